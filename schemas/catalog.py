@@ -1,0 +1,109 @@
+"""All registered definitions at one moment, and how names in requests find them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from oomstream.schemas.errors import InvalidRequest, UnknownFeature, UnknownGroup
+from oomstream.schemas.groups import Feature, FeatureGroup, KeyField
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """Something that features describe, found by its key.
+
+    Attributes:
+        name: Its name.
+        keys: Its key fields, the same in all groups of it; empty while it has no group.
+        doc: Description.
+        id: Registered id, from 1.
+        create_time_us: UTC microseconds.
+        modify_time_us: UTC microseconds.
+    """
+
+    name: str
+    keys: tuple[KeyField, ...] = ()
+    doc: str = ""
+    id: int = 0
+    create_time_us: int = 0
+    modify_time_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSchema:
+    """An Avro schema that stored bytes or old events may have been written with."""
+
+    version: int
+    fingerprint: bytes
+    schema: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredGroup:
+    """A group as the catalog holds it.
+
+    Attributes:
+        group: Its newest definition.
+        writers: Every published definition's schema by fingerprint (8 bytes, little-endian), the newest included.
+        create_time_us: UTC microseconds.
+        modify_time_us: UTC microseconds.
+    """
+
+    group: FeatureGroup
+    writers: Mapping[bytes, WriterSchema] = field(hash=False)
+    create_time_us: int = 0
+    modify_time_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every registered entity and group by name, at one moment."""
+
+    entities: Mapping[str, Entity] = field(default_factory=dict, hash=False)
+    groups: Mapping[str, RegisteredGroup] = field(default_factory=dict, hash=False)
+
+    def group(self, name: str) -> FeatureGroup:
+        """The newest definition of a group.
+
+        Raises:
+            UnknownGroup: There is none of that name; the message lists those there are.
+        """
+        registered = self.groups.get(name)
+        if registered is None:
+            known = ", ".join(sorted(self.groups)) or "none"
+            raise UnknownGroup(f"no feature group named {name!r} (registered: {known})")
+        return registered.group
+
+    def by_topic(self, topic: str) -> FeatureGroup | None:
+        """The group that a topic carries."""
+        return next((each.group for each in self.groups.values() if each.group.topic == topic), None)
+
+    def features(self, names: Iterable[str]) -> list[tuple[FeatureGroup, Feature]]:
+        """Find features by full name, ``group.feature`` or ``group:feature``, in the order asked.
+
+        Raises:
+            UnknownFeature: One or more are not registered; names all of them.
+            InvalidRequest: No name was given, or one is given twice.
+        """
+        found: list[tuple[FeatureGroup, Feature]] = []
+        unknown: list[str] = []
+        seen: set[str] = set()
+        for name in names:
+            full = name.replace(":", ".", 1) if "." not in name else name
+            if full in seen:
+                raise InvalidRequest(f"feature {full!r} is asked for twice")
+            seen.add(full)
+            group_name, _, feature_name = full.partition(".")
+            registered = self.groups.get(group_name)
+            feature = registered.group.feature(feature_name) if registered else None
+            if registered is None or feature is None:
+                unknown.append(full)
+            else:
+                found.append((registered.group, feature))
+        if unknown:
+            raise UnknownFeature(f"invalid feature names [{' '.join(unknown)}]: not registered")
+        if not found:
+            raise InvalidRequest("no features were asked for")
+        return found

@@ -1,0 +1,92 @@
+"""Stored form of one online row: its key and its value, alike in every online store.
+
+Key = ``b"o"`` + group id (u32) + sync id (u64, 0 for stream groups) + entity key.
+Value = format byte + version (21 bytes) + ingest time (i64 us) + schema fingerprint (8 bytes) + flags + Avro body.
+A delete is a row with a version, the flag DELETED and no body, so that a late older event cannot resurrect it.
+
+Source:
+    design.md, section 6.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from oomstream.schemas.versions import VERSION_BYTES, Version
+
+_KEY_HEAD = struct.Struct(">cIQ")
+_TAIL = struct.Struct(">q8sB")
+
+FORMAT = 1
+"""Format byte of the layout written now."""
+
+DELETED = 0x01
+"""Flag: the entity was deleted by the event of this version."""
+
+_VERSION = slice(1, 1 + VERSION_BYTES)
+_BODY_START = 1 + VERSION_BYTES + _TAIL.size
+_FORMAT_BYTE = bytes([FORMAT])
+
+
+class OnlineRow(NamedTuple):
+    """One encoded online row.
+
+    Attributes:
+        key: Stored key without the store's namespace.
+        value: Stored value, which begins with the format byte and the packed version.
+    """
+
+    key: bytes
+    value: bytes
+
+
+class OnlineValue(NamedTuple):
+    """A decoded online value.
+
+    Attributes:
+        version: Version of the event that wrote it.
+        ingest_time_us: When its history row was written, by the history database's clock.
+        fingerprint: CRC-64-AVRO fingerprint (8 bytes, little-endian) of the schema of `body`.
+        deleted: Whether the event was a delete.
+        body: Avro body of the whole record; empty for a delete.
+    """
+
+    version: Version
+    ingest_time_us: int
+    fingerprint: bytes
+    deleted: bool
+    body: bytes
+
+
+def encode_key(group_id: int, entity: bytes, sync_id: int = 0) -> bytes:
+    """Stored key of one entity in one group."""
+    return key_prefix(group_id, sync_id) + entity
+
+
+def key_prefix(group_id: int, sync_id: int = 0) -> bytes:
+    """What every stored key of a group begins with."""
+    return _KEY_HEAD.pack(b"o", group_id, sync_id)
+
+
+def encode_value(version: bytes, ingest_time_us: int, fingerprint: bytes, deleted: bool, body: bytes) -> bytes:
+    """Stored value; `version` is packed already, as the pipeline compares packed versions."""
+    return _FORMAT_BYTE + version + _TAIL.pack(ingest_time_us, fingerprint, DELETED if deleted else 0) + body
+
+
+def packed_version(value: bytes) -> bytes:
+    """The packed version inside a stored value: what stores compare before they write."""
+    return value[_VERSION]
+
+
+def decode_value(value: bytes) -> OnlineValue:
+    """Read a stored value.
+
+    Raises:
+        ValueError: The bytes are not of a known format (a newer oomstream wrote them, or they are not ours).
+    """
+    if len(value) < _BODY_START or value[0] != FORMAT:
+        raise ValueError(f"online value of unknown format {value[:1].hex() or 'empty'}")
+    ingest_time_us, fingerprint, flags = _TAIL.unpack_from(value, 1 + VERSION_BYTES)
+    version = Version.unpack(value[_VERSION])
+    return OnlineValue(version, ingest_time_us, fingerprint, bool(flags & DELETED), value[_BODY_START:])
