@@ -17,15 +17,19 @@ class Record(Protocol):
     @property
     def offset(self) -> int:
         """Its place in its source; the sequence of the event's version."""
+
     @property
     def key(self) -> bytes | None:
         """Raw message key."""
+
     @property
     def value(self) -> bytes | None:
         """Raw message value; None is a tombstone."""
+
     @property
     def timestamp(self) -> int:
         """Kafka timestamp, UTC milliseconds."""
+
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Message headers in order."""

@@ -92,7 +92,9 @@ def check_part(part: Plain) -> None:
         if size > MAX_PART_BYTES or (
             isinstance(part, str) and size * 4 > MAX_PART_BYTES and len(part.encode()) > MAX_PART_BYTES
         ):
-            raise InvalidEvent(Reason.KEY_TOO_LONG, f"is longer than {MAX_PART_BYTES} bytes, but is part of the entity key")
+            raise InvalidEvent(
+                Reason.KEY_TOO_LONG, f"is longer than {MAX_PART_BYTES} bytes, but is part of the entity key"
+            )
 
 
 def key_from_python(values: Sequence[Any], fields: Sequence[KeyField], *, where: str) -> tuple[Plain, ...]:

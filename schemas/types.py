@@ -18,6 +18,7 @@ import base64
 import binascii
 import math
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -183,7 +184,7 @@ class ValueType:
             return pa.decimal128(self.precision, self.scale)
         if self.item is not None:
             return pa.list_(self.item.arrow())
-        return {
+        plain: dict[Kind, Callable[[], pa.DataType]] = {
             Kind.BOOLEAN: pa.bool_,
             Kind.INT: pa.int32,
             Kind.LONG: pa.int64,
@@ -193,7 +194,8 @@ class ValueType:
             Kind.DATE: pa.date32,
             Kind.TIMESTAMP_MILLIS: lambda: pa.timestamp("us", "UTC"),
             Kind.TIMESTAMP_MICROS: lambda: pa.timestamp("us", "UTC"),
-        }.get(self.kind, pa.string)()
+        }
+        return plain.get(self.kind, pa.string)()
 
 
 def decimal_text(unscaled: int, scale: int) -> str:
@@ -318,8 +320,6 @@ def _float(kind: ValueType, value: Any) -> float:
 
 
 def _to_float32(number: float) -> float:
-    import struct
-
     try:
         narrowed: float = struct.unpack("<f", struct.pack("<f", number))[0]
     except OverflowError as exc:

@@ -1,0 +1,337 @@
+"""The two interfaces behind which feature data rests, and what passes through them.
+
+Constructors do no I/O; ``async with store:`` opens and closes. Methods take batches. Driver exceptions never leave a
+store: they become `StoreUnavailable` (retry), `InvalidEvent` (a row the database rejects for its data) or `Fatal`.
+Conformance suites for both interfaces are in `oomstream.stores.testing`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from oomstream.schemas.catalog import Catalog
+from oomstream.schemas.events import Event, Plain
+from oomstream.schemas.groups import FeatureGroup
+from oomstream.schemas.online_value import OnlineRow
+from oomstream.schemas.versions import SourceKind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from oomstream.schemas.plan import Plan
+
+
+class SourceName(NamedTuple):
+    """What identifies a source from outside.
+
+    Attributes:
+        kind: file, push or topic.
+        name: Topic, file name, or ``local`` for pushes.
+        incarnation: Kafka topic id, SHA-256 of the file, or a UUID.
+        partition: Partition of a topic; 0 otherwise.
+    """
+
+    kind: SourceKind
+    name: str
+    incarnation: str
+    partition: int = 0
+
+
+class DlqCounts(NamedTuple):
+    """What the dead-letter limit remembers of a source, kept beside its position so that a restart does not forget.
+
+    Attributes:
+        consecutive: Dead letters since the last valid event.
+        window_records: Records in the current window.
+        window_letters: Dead letters among them.
+    """
+
+    consecutive: int = 0
+    window_records: int = 0
+    window_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source and its position, as one moment of the history database has them.
+
+    Attributes:
+        id: Small id, in order of first sight.
+        name: What identifies it.
+        owner: Fence: raised by every claim; writes with an older one are refused.
+        next_sequence: First sequence that is not in history (or dead-lettered) yet.
+        online_sequence: First sequence whose online row may not be written yet; at most `next_sequence`.
+        last_ingest_time_us: Ingest time of its newest batch, which later ones never fall behind.
+        dlq: What the dead-letter limit remembers.
+    """
+
+    id: int
+    name: SourceName
+    owner: int
+    next_sequence: int
+    online_sequence: int
+    last_ingest_time_us: int
+    dlq: DlqCounts = DlqCounts()
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryBatch:
+    """What one history transaction writes: rows of one group and the position after them.
+
+    Attributes:
+        group: The definition version that the events were decoded with.
+        events: In order of sequence; may be empty (only the position moves).
+        next_sequence: Position after the batch, dead letters included.
+        online_sequence: Up to where online rows are known to be written.
+        dlq: What the dead-letter limit remembers after the batch.
+    """
+
+    group: FeatureGroup
+    events: Sequence[Event]
+    next_sequence: int
+    online_sequence: int
+    dlq: DlqCounts = DlqCounts()
+
+
+class HistoryRow(NamedTuple):
+    """One row of history in plain form.
+
+    Attributes:
+        key: Entity key, in the order of the group's key fields.
+        event_time_us: UTC microseconds.
+        source_id: Its source.
+        sequence: Its place in the source.
+        ingest_time_us: The history database's clock in the transaction that wrote it.
+        deleted: Whether it is a delete.
+        values: Active features in the order of `FeatureGroup.features` (all None for a delete).
+    """
+
+    key: tuple[Plain, ...]
+    event_time_us: int
+    source_id: int
+    sequence: int
+    ingest_time_us: int
+    deleted: bool
+    values: tuple[Plain, ...]
+
+
+class _Opened(ABC):
+    """What both stores share: a URL, opening and closing."""
+
+    url: str
+    """The store's URL with its password masked, for messages."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached within its deadline; names the URL and what to do.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give back every connection; harmless when called twice or never opened."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class OnlineStore(_Opened):
+    """The newest value per entity, as encoded rows (see `oomstream.schemas.online_value`)."""
+
+    @abstractmethod
+    async def init(self) -> None:
+        """Make what the store needs (tables); again does no harm."""
+
+    @abstractmethod
+    async def pairing_id(self) -> str | None:
+        """UUID of the history database this store belongs to; None before `pair`."""
+
+    @abstractmethod
+    async def pair(self, pairing_id: str) -> None:
+        """Remember the history database this store belongs to."""
+
+    @abstractmethod
+    async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
+        """Write each row whose version is greater than that of the stored row of its key, or whose key is new.
+
+        Atomic per row: a concurrent writer's newer row is never overwritten. Not atomic over rows.
+
+        Args:
+            rows: At most one per key, in any order.
+            or_equal: Also overwrite a row of equal version (repair).
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            StoreUnavailable: Some rows may have been written; doing it again is harmless.
+        """
+
+    @abstractmethod
+    async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Stored values, one per key in the order asked; None where there is none. One logical read."""
+
+    @abstractmethod
+    async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
+        """Rows whose key begins with `prefix`, in key order, from the first key greater than `after`."""
+
+    @abstractmethod
+    async def delete(self, keys: Sequence[bytes]) -> None:
+        """Remove rows altogether (purge); a delete event is an `upsert_newer` of a row that says so."""
+
+
+class Cut(ABC):
+    """One consistent view of history: everything read through it is of the same moment.
+
+    Attributes:
+        now_us: The history database's clock at the cut, UTC microseconds.
+        kinds: Kind of every source by id.
+    """
+
+    now_us: int
+    kinds: Mapping[int, SourceKind]
+
+    @abstractmethod
+    def scan(
+        self,
+        group: FeatureGroup,
+        features: Sequence[str],
+        *,
+        keys: Sequence[tuple[Plain, ...]] | None = None,
+        min_event_time_us: int | None = None,
+        max_event_time_us: int | None = None,
+        max_ingest_time_us: int | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of a group as Arrow tables of at most about `batch_rows`, in order of the primary key.
+
+        Columns: the key fields (string, binary, or int64 for int, long and date), `_event_time`, `_source`,
+        `_sequence`, `_ingest_time` (int64), `_deleted` (bool), then `features` in plain form (bool, int64 for
+        integers, dates and times, float64, string for text, enums, decimals and arrays, binary). Order: key parts
+        ascending by value (text and bytes by their bytes), then event time, source, sequence.
+
+        Args:
+            group: Whose history.
+            features: Feature names, active ones.
+            keys: Only these entities; None = all.
+            min_event_time_us: Only rows not before it (inclusive).
+            max_event_time_us: Only rows not after it (inclusive).
+            max_ingest_time_us: Only rows ingested not after it (inclusive).
+            batch_rows: Rows per table, about.
+        """
+
+
+class HistoryStore(_Opened):
+    """Every row of every group, the catalog, and the sources with their positions."""
+
+    transaction_limit_s: float
+    """No transaction lasts longer: rows with an ingest time older than this are all visible (see `as_of`)."""
+
+    @abstractmethod
+    async def init(self) -> str:
+        """Make the metadata tables and the pairing UUID; again does no harm. Needs DDL rights.
+
+        Returns:
+            The pairing UUID.
+        """
+
+    @abstractmethod
+    async def pairing_id(self) -> str | None:
+        """The pairing UUID; None before `init`."""
+
+    @abstractmethod
+    async def load_catalog(self) -> Catalog:
+        """All registered definitions at one moment."""
+
+    @abstractmethod
+    async def apply(self, plan: Plan) -> Catalog:
+        """Carry out a plan: alter tables first (repeatable), then publish in one transaction. Needs DDL rights.
+
+        Raises:
+            InvalidDefinition: The catalog is no longer the one that the plan was made from.
+        """
+
+    @abstractmethod
+    async def sources(self) -> list[Source]:
+        """All sources, by id."""
+
+    @abstractmethod
+    async def find_source(self, name: SourceName) -> Source | None:
+        """A source by name, without claiming it."""
+
+    @abstractmethod
+    async def claim(self, name: SourceName, *, start: int = 0) -> Source:
+        """Become the source's only owner: raise its fence by one. A source never seen begins at `start`."""
+
+    @abstractmethod
+    async def lease_push_source(self, lease_s: float) -> Source:
+        """Claim a push source whose lease has run out (oldest unfinished first), or make a new one."""
+
+    @abstractmethod
+    async def renew_lease(self, source: Source, lease_s: float) -> None:
+        """Prolong a lease; 0 gives it back.
+
+        Raises:
+            Fenced: Somebody else has taken the source.
+        """
+
+    @abstractmethod
+    async def unfinished_push_sources(self) -> list[Source]:
+        """Push sources with no live lease whose online rows may lag behind history (a writer was killed)."""
+
+    @abstractmethod
+    async def append(self, source: Source, batch: HistoryBatch) -> int:
+        """Write a batch and the position after it in one transaction, behind the fence.
+
+        An event whose identity (source, sequence) is stored already is left as it is.
+
+        Returns:
+            The batch's ingest time, UTC microseconds by the history database's clock.
+
+        Raises:
+            Fenced: `source.owner` is not the owner any more; nothing was written.
+            DefinitionChanged: `batch.group.version` is not the newest; nothing was written.
+            InvalidEvent: The database rejects a row for its data; nothing was written: halve the batch.
+            StoreUnavailable: The outcome may be unknown: claim again, which tells.
+        """
+
+    @abstractmethod
+    async def mark_online(self, source: Source, online_sequence: int) -> None:
+        """Store how far online rows are written (at idle, revoke and shutdown).
+
+        Raises:
+            Fenced: `source.owner` is not the owner any more.
+        """
+
+    @abstractmethod
+    async def rows_of_source(
+        self, group: FeatureGroup, source_id: int, start: int, end: int, *, limit: int = 10_000
+    ) -> list[HistoryRow]:
+        """Rows with `start` <= sequence < `end` of one source, by sequence, at most `limit`."""
+
+    @abstractmethod
+    async def newest(self, group: FeatureGroup, keys: Sequence[tuple[Plain, ...]]) -> list[HistoryRow | None]:
+        """The row of greatest version of each entity, in the order asked; None where there is none."""
+
+    @abstractmethod
+    async def scan_newest(
+        self, group: FeatureGroup, *, after: tuple[Plain, ...] | None = None, limit: int = 10_000
+    ) -> list[HistoryRow]:
+        """The row of greatest version of every entity, in key order, from the first key greater than `after`."""
+
+    @abstractmethod
+    def cut(self) -> AbstractAsyncContextManager[Cut]:
+        """Take one consistent view of history for as long as the context lasts."""

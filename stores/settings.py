@@ -1,0 +1,124 @@
+"""Every setting, from OOMSTREAM_ environment variables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from oomstream.schemas.durations import parse_duration_us
+from oomstream.schemas.errors import InvalidEvent, InvalidSetting
+from oomstream.schemas.types import us_from_text
+
+PREFIX = "OOMSTREAM_"
+
+
+def _duration_us(value: Any) -> Any:
+    return parse_duration_us(value) if isinstance(value, str) else value
+
+
+def _time_us(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return us_from_text(value if len(value) > 10 else f"{value}T00:00:00+00:00")
+    except InvalidEvent as exc:
+        raise ValueError(f"{value!r} {exc}") from exc
+
+
+def _start(value: str) -> str:
+    if value not in {"earliest", "latest"}:
+        _time_us(value)
+    return value
+
+
+DurationUs = Annotated[int, BeforeValidator(_duration_us), Field(ge=0)]
+TimeUs = Annotated[int, BeforeValidator(_time_us)]
+
+
+class Settings(BaseSettings):
+    """Settings of every process; each is the environment variable OOMSTREAM_ + its name in capitals.
+
+    Durations are written as ``5m``, times as RFC 3339. docs/operations.md lists them all.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        Path(".oomstream"), description="Folder of the embedded stores and of the dev broker's address."
+    )
+    broker_url: str | None = Field(
+        None, description="kafka://host:9092[,host:9092] or the embedded://… that `oomstream broker` prints."
+    )
+    online_url: str | None = Field(None, description="Online store; default: SQLite in the data folder.")
+    history_url: str | None = Field(None, description="History and metadata; default: SQLite in the data folder.")
+    schema_registry_url: str | None = Field(None, description="Schema Registry, for Confluent-framed events.")
+    consumer_group: str = Field("oomstream", description="Kafka consumer group of the workers.")
+    start: Annotated[str, AfterValidator(_start)] = Field(
+        "earliest", description="Where a source never seen begins: earliest, latest, or a time."
+    )
+    on_lost_range: Annotated[str, Field(pattern="^(stop|skip)$")] = Field(
+        "stop", description="When the log no longer holds the position: stop, or skip what is lost."
+    )
+    batch_rows: int = Field(2_000, ge=1, le=20_000, description="Most records in one batch of one partition.")
+    batch_bytes: int = Field(4 << 20, ge=1 << 20, description="Most bytes in one batch of one partition.")
+    max_future_us: DurationUs = Field(
+        300_000_000,
+        alias="OOMSTREAM_MAX_FUTURE",
+        description="How far an event time may lie after the Kafka timestamp.",
+    )
+    min_event_time_us: TimeUs = Field(
+        946_684_800_000_000, alias="OOMSTREAM_MIN_EVENT_TIME", description="The oldest event time that is accepted."
+    )
+    dlq_max_consecutive: int = Field(
+        1_000, ge=0, description="Dead letters in a row, per partition, that stop the worker; 0 = no limit."
+    )
+    dlq_max_ratio: float = Field(
+        0.5, ge=0, le=1, description="Share of dead letters in the last records that stops the worker; 1 = no limit."
+    )
+    dlq_window: int = Field(2_000, ge=10, description="Over how many records, per partition, the share is taken.")
+    outage_budget_us: DurationUs = Field(
+        900_000_000,
+        alias="OOMSTREAM_OUTAGE_BUDGET",
+        description="How long a store may be down before the worker exits.",
+    )
+    call_timeout_us: DurationUs = Field(
+        30_000_000, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
+    )
+
+    @property
+    def online(self) -> str:
+        """URL of the online store, the default filled in."""
+        return self.online_url or f"sqlite:///{self.data_dir / 'online.db'}"
+
+    @property
+    def history(self) -> str:
+        """URL of the history database, the default filled in."""
+        return self.history_url or f"sqlite:///{self.data_dir / 'history.db'}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        **overrides: Settings by name that win over the environment; None means not given.
+
+    Raises:
+        InvalidSetting: A value is wrong, or an OOMSTREAM_ variable is unknown; names the variable.
+    """
+    known = {(field.alias or PREFIX + name.upper()) for name, field in Settings.model_fields.items()}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.removesuffix("_FILE") not in known)
+    if unknown:
+        raise InvalidSetting(f"unknown setting {', '.join(unknown)} in the environment (docs/operations.md lists all)")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    aliased = {Settings.model_fields[name].alias or name: value for name, value in given.items()}
+    try:
+        return Settings(**aliased)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "setting"
+        variable = name if name.startswith(PREFIX) else PREFIX + name.upper()
+        raise InvalidSetting(f"setting {variable}: {first['msg']}") from exc
