@@ -2,7 +2,7 @@
 
 Four forms of one value:
 
-* **avro**: what an Avro codec gives when logical types are left out (timestamps and dates are integers, decimals bytes);
+* **avro**: what an Avro codec gives without logical types (timestamps and dates are integers, decimals bytes);
 * **plain**: the canonical form inside the pipeline, which is also the stored form in SQL: timestamps are integer
   microseconds, dates integer days since 1970-01-01, decimals exact text, arrays JSON text, the rest as it is;
 * **python**: what users pass in and get back (datetime, date, Decimal, list, …);
