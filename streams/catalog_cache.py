@@ -1,0 +1,69 @@
+"""The catalog as a running process knows it, and when it is read again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from oomstream.schemas.catalog import Catalog
+from oomstream.stores.base import HistoryStore
+
+SHORTEST_INTERVAL_S = 1.0
+
+
+class CatalogCache:
+    """One process's copy of the catalog, shared by all its pipelines.
+
+    Args:
+        history: Where the catalog rests.
+        clock: Monotonic clock, seconds.
+        sleep: Waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._history = history
+        self._clock = clock
+        self._sleep = sleep
+        self._catalog: Catalog | None = None
+        self._asked = 0
+        self._served = 0
+        self._loaded_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> Catalog:
+        """The copy, read once if there is none yet.
+
+        Raises:
+            StoreUnavailable: The history database cannot be read.
+        """
+        return self._catalog if self._catalog is not None else await self.reload()
+
+    async def reload(self) -> Catalog:
+        """Read the catalog anew; what was published before the call is in the result.
+
+        Calls that wait at the same time share one read, and reads are at least a second apart: a caller waits for
+        its turn instead of being given an old copy, since it would judge events with it.
+
+        Raises:
+            StoreUnavailable: The history database cannot be read.
+        """
+        self._asked += 1
+        mine = self._asked
+        async with self._lock:
+            if mine > self._served:
+                pause_s = self._loaded_at + SHORTEST_INTERVAL_S - self._clock()
+                if pause_s > 0:
+                    await self._sleep(pause_s)
+                served = self._asked
+                self._catalog = await self._history.load_catalog()
+                self._loaded_at = self._clock()
+                self._served = served
+            assert self._catalog is not None
+            return self._catalog

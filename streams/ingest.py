@@ -1,0 +1,374 @@
+"""The ingest pipeline of one source: events in order become history and online rows, exactly once in effect.
+
+One batch goes through these steps, in this order:
+
+1. decode and validate; what is invalid goes to the dead-letter topic, and is awaited there;
+2. history: the fence and the position, then the rows, in one transaction;
+3. online: the newest event of each entity, written only where it is newer than what is stored;
+4. done: the caller acknowledges the batch to the log.
+
+Whatever breaks between two steps, the next owner of the source finishes: the position says what is in history, and
+`online_sequence` from where online rows must be derived from history again.
+
+Source:
+    design.md, section 5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from oomstream.schemas.catalog import RegisteredGroup
+from oomstream.schemas.decode import Decoder, EventLimits
+from oomstream.schemas.errors import (
+    DefinitionChanged,
+    Fatal,
+    Fenced,
+    InvalidEvent,
+    LostRange,
+    Reason,
+    StoreUnavailable,
+)
+from oomstream.schemas.events import Decoded, Event, Record, Rejected
+from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value
+from oomstream.schemas.versions import Version
+from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
+from oomstream.stores.rebuild import rebuild_source
+from oomstream.stores.settings import Settings
+from oomstream.streams.backoff import Backoff
+from oomstream.streams.catalog_cache import CatalogCache
+from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink, DlqLimit
+
+log = logging.getLogger(__name__)
+
+
+class WriterSchemas(Protocol):
+    """Schemas of a Schema Registry by id."""
+
+    @property
+    def known(self) -> Mapping[int, dict[str, Any]]:
+        """Those fetched so far."""
+
+    async def fetch(self, ids: frozenset[int]) -> None:
+        """Fetch schemas; an id that the registry does not have stays unknown.
+
+        Raises:
+            StoreUnavailable: The registry did not answer.
+        """
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """What a pipeline has done since it was made.
+
+    Attributes:
+        events: Valid events written to history.
+        dead_letters: Records sent to the dead-letter topic.
+        ignored_fields: Unknown JSON fields that were ignored.
+        batches: Batches finished.
+    """
+
+    events: int = 0
+    dead_letters: int = 0
+    ignored_fields: int = 0
+    batches: int = 0
+
+
+class SourceIngest:
+    """The pipeline of one source; for one task at a time.
+
+    Args:
+        history: Open history store.
+        online: Open online store, paired with it.
+        catalog: The process's catalog.
+        dead_letters: Where invalid events go.
+        name: The source. A topic's group is found by its name.
+        settings: Limits and budgets.
+        registry: Schema Registry, if one is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: HistoryStore,
+        online: OnlineStore,
+        catalog: CatalogCache,
+        dead_letters: DeadLetterSink,
+        name: SourceName,
+        settings: Settings,
+        registry: WriterSchemas | None = None,
+    ) -> None:
+        self.counts = IngestCounts()
+        self._history = history
+        self._online = online
+        self._catalog = catalog
+        self._dead_letters = dead_letters
+        self._name = name
+        self._where = f"{name.name}[{name.partition}]"
+        self._settings = settings
+        self._registry = registry
+        self._limits = EventLimits(min_event_time_us=settings.min_event_time_us, max_future_us=settings.max_future_us)
+        self._dlq_limit = DlqLimit(settings.dlq_max_consecutive, settings.dlq_max_ratio, settings.dlq_window)
+        self._decoders: dict[str, Decoder] = {}
+        self._source: Source | None = None
+        self._stored_online_sequence = 0
+
+    @property
+    def next_offset(self) -> int:
+        """Sequence of the next record to read."""
+        return self._held.next_sequence
+
+    @property
+    def _held(self) -> Source:
+        if self._source is None:
+            raise Fatal(f"{self._where}: ingest before start()")
+        return self._source
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._settings.outage_budget_us / 1e6, where=self._where)
+
+    async def start(self, first: int, last: int, *, begin: int) -> int:
+        """Claim the source, and finish what its last owner left between history and online.
+
+        Args:
+            first: First offset that the log still holds.
+            last: The log's end (offset of the next record to come).
+            begin: Where a source never seen begins.
+
+        Returns:
+            Offset of the next record to read.
+
+        Raises:
+            LostRange: The log does not hold that offset, and the setting on_lost_range is not `skip`.
+            Fatal: A store stayed down past the outage budget.
+        """
+        source = await self._backoff().call(lambda: self._history.claim(self._name, start=begin))
+        await self.adopt(source)
+        position = source.next_sequence
+        if first <= position <= last:
+            return position
+        lost = (
+            f"{self._where}: the log no longer holds offsets {position} to {first - 1} (it begins at {first}); they were "
+            "never ingested"
+            if position < first
+            else f"{self._where}: the position is {position}, but the log ends at {last}: it was truncated"
+        )
+        if self._settings.on_lost_range != "skip":
+            raise LostRange(f"{lost}; set OOMSTREAM_ON_LOST_RANGE=skip to go on without them")
+        if position > last:
+            raise LostRange(f"{lost}; positions never move back: make the topic again (a new incarnation)")
+        log.error("%s; skipped, as OOMSTREAM_ON_LOST_RANGE=skip says", lost)
+        await self._move_to(first)
+        return first
+
+    async def adopt(self, source: Source) -> None:
+        """Take over a source that was claimed for us, and finish its online rows."""
+        self._source = source
+        self._stored_online_sequence = source.online_sequence
+        await self._backoff().call(self._finish_online)
+
+    async def _finish_online(self) -> None:
+        source = self._held
+        if source.online_sequence < source.next_sequence:
+            for registered in (await self._catalog.reload()).groups.values():
+                await rebuild_source(
+                    self._history, self._online, registered, source, source.online_sequence, source.next_sequence
+                )
+            self._source = replace(source, online_sequence=source.next_sequence)
+
+    async def ingest(self, records: Sequence[Record], group: str | None = None) -> None:
+        """Take one batch through all steps; when it returns, the log may forget the records.
+
+        Records before the position are left out: what they did is done.
+
+        Args:
+            records: In order of offset; bounded in rows and bytes by the caller.
+            group: Name of the group; None = the group of the source's topic.
+
+        Raises:
+            Fenced: The source has another owner now; nothing more of the batch was written.
+            DlqLimitReached: Too many dead letters; none of the batch was written.
+            Fatal: A store stayed down past the outage budget.
+        """
+        backoff = self._backoff()
+        while left := [record for record in records if record.offset >= self.next_offset]:
+            name = group or await self._group_of_topic()
+            try:
+                await self._take(left, name, backoff)
+            except DefinitionChanged:
+                await backoff.call(self._catalog.reload)
+                self._decoders.clear()
+            except StoreUnavailable as exc:
+                await backoff.wait(exc)
+                await backoff.call(self._take_again)
+        self.counts.batches += 1
+
+    async def _group_of_topic(self) -> str:
+        for catalog in (await self._catalog.get(), await self._catalog.reload()):
+            if group := catalog.by_topic(self._name.name):
+                return group.name
+        raise Fatal(f"{self._where}: no registered group has this topic")
+
+    async def _take(self, records: Sequence[Record], group: str, backoff: Backoff) -> None:
+        decoded, registered = await self._decode(records, group, backoff)
+        counts = self._held.dlq
+        if decoded.rejected or counts != DlqCounts():
+            counts = self._judge(records, decoded.rejected)
+        await self._send(decoded.rejected, "decode", backoff)
+        self.counts.ignored_fields += decoded.ignored_fields
+        await self._write(registered, decoded.events, records, counts, backoff)
+
+    async def _decode(self, records: Sequence[Record], group: str, backoff: Backoff) -> tuple[Decoded, RegisteredGroup]:
+        """Decode a batch with all that can be known: what was unknown is fetched once, then judged."""
+        registered = (await self._catalog.get()).groups[group]
+        decoded = self._decoder(registered).decode(records)
+        if decoded.unknown_schema_ids and self._registry is not None:
+            registry = self._registry
+            await backoff.call(lambda: registry.fetch(decoded.unknown_schema_ids))
+            self._decoders.clear()
+            decoded = self._decoder(registered).decode(records)
+        if decoded.unknown_fingerprints:
+            # A newer definition may have been published. (Unknown JSON fields need no such look: the history
+            # transaction refuses a batch that was decoded with an older definition.)
+            registered = (await backoff.call(self._catalog.reload)).groups[group]
+            self._decoders.clear()
+            decoded = self._decoder(registered).decode(records)
+        return decoded, registered
+
+    def _decoder(self, registered: RegisteredGroup) -> Decoder:
+        name = registered.group.name
+        if name not in self._decoders:
+            known = self._registry.known if self._registry is not None else {}
+            self._decoders[name] = Decoder(registered, self._limits, known)
+        return self._decoders[name]
+
+    def _judge(self, records: Sequence[Record], rejected: Sequence[Rejected]) -> DlqCounts:
+        dead = {each.record.offset for each in rejected}
+        return self._dlq_limit.after(self._held.dlq, [record.offset in dead for record in records], where=self._where)
+
+    async def _send(self, rejected: Sequence[Rejected], stage: str, backoff: Backoff) -> None:
+        if not rejected:
+            return
+        letters = [
+            DeadLetter(
+                topic=self._name.name,
+                incarnation=self._name.incarnation,
+                partition=self._name.partition,
+                offset=each.record.offset,
+                timestamp=each.record.timestamp,
+                stage=stage,
+                reason=each.error.reason,
+                message=str(each.error),
+                key=each.record.key,
+                value=each.record.value,
+                headers=tuple(each.record.headers),
+            )
+            for each in rejected
+        ]
+        await backoff.call(lambda: self._dead_letters.send(letters))
+        self.counts.dead_letters += len(letters)
+
+    async def _write(
+        self,
+        registered: RegisteredGroup,
+        events: Sequence[Event],
+        records: Sequence[Record],
+        counts: DlqCounts,
+        backoff: Backoff,
+    ) -> None:
+        """Write events and move the position to just behind `records`.
+
+        A row that the database rejects for its data is found by halving; it alone becomes a dead letter.
+        """
+        end = records[-1].offset + 1
+        held = self._held
+        batch = HistoryBatch(registered.group, events, end, held.online_sequence, counts)
+        try:
+            ingest_time_us = await self._history.append(held, batch)
+        except InvalidEvent as exc:
+            if len(events) > 1:
+                middle = len(events) // 2
+                split = next(at for at, record in enumerate(records) if record.offset == events[middle].sequence)
+                await self._write(registered, events[:middle], records[:split], held.dlq, backoff)
+                await self._write(registered, events[middle:], records[split:], counts, backoff)
+                return
+            if not events:
+                raise Fatal(f"{self._where}: the history database rejects the position itself: {exc}") from exc
+            await self._dead_letter_of_store(events[0], records, exc, backoff)
+            counts = self._dlq_limit.after(counts, [True], where=self._where)
+            await self._write(registered, (), records, counts, backoff)
+            return
+        self._source = replace(held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
+        if events:
+            rows = self._newest_rows(registered, events, ingest_time_us)
+            await backoff.call(lambda: self._online.upsert_newer(rows))
+            self.counts.events += len(events)
+        self._source = replace(self._source, online_sequence=end)
+
+    async def _dead_letter_of_store(
+        self, event: Event, records: Sequence[Record], error: InvalidEvent, backoff: Backoff
+    ) -> None:
+        record = next(record for record in records if record.offset == event.sequence)
+        reason = InvalidEvent(Reason.REJECTED_BY_STORE, str(error))
+        await self._send([Rejected(record, reason)], "store", backoff)
+
+    def _newest_rows(
+        self, registered: RegisteredGroup, events: Sequence[Event], ingest_time_us: int
+    ) -> list[OnlineRow]:
+        """One online row per entity of a batch: that of its greatest version."""
+        newest: dict[bytes, Event] = {}
+        for event in events:
+            kept = newest.get(event.entity)
+            # Events come in order of sequence, so at equal event time the later one is the greater version.
+            if kept is None or event.event_time_us >= kept.event_time_us:
+                newest[event.entity] = event
+        group = registered.group
+        kind, source_id = self._name.kind, self._held.id
+        return [
+            OnlineRow(
+                encode_key(group.id, entity),
+                encode_value(
+                    Version(event.event_time_us, kind, source_id, event.sequence).pack(),
+                    ingest_time_us,
+                    group.fingerprint,
+                    event.deleted,
+                    event.body,
+                ),
+            )
+            for entity, event in newest.items()
+        ]
+
+    async def _take_again(self) -> None:
+        """After an outage whose outcome may be unknown: claim again, which waits for our lost transaction to end."""
+        held = self._held
+        current = await self._history.find_source(self._name)
+        if current is None or current.owner != held.owner:
+            raise Fenced(f"{self._where}: another owner has claimed the source")
+        self._source = await self._history.claim(self._name)
+        await self._finish_online()
+
+    async def _move_to(self, sequence: int) -> None:
+        """Move the position with no events, past a range that is lost."""
+        catalog = await self._catalog.get()
+        group = catalog.by_topic(self._name.name)
+        if group is None:
+            raise Fatal(f"{self._where}: no registered group has this topic")
+        held = self._held
+        batch = HistoryBatch(group, (), sequence, sequence, held.dlq)
+        await self._backoff().call(lambda: self._history.append(held, batch))
+        self._source = replace(held, next_sequence=sequence, online_sequence=sequence)
+
+    async def flush(self) -> None:
+        """Store how far online rows are written; what cannot be stored now is derived again by the next owner."""
+        source = self._source
+        if source is None or source.online_sequence == self._stored_online_sequence:
+            return
+        try:
+            await self._history.mark_online(source, source.online_sequence)
+        except (Fenced, StoreUnavailable) as exc:
+            log.info("%s: position of online rows not stored: %s", self._where, exc)
+        else:
+            self._stored_online_sequence = source.online_sequence

@@ -1,0 +1,164 @@
+"""Pushes with no broker: one process's events through the same pipeline, under a source of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from oomstream.schemas.codec import BodyCodec
+from oomstream.schemas.errors import Fenced, InvalidRequest
+from oomstream.schemas.events import RawRecord
+from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
+from oomstream.schemas.keys import key_from_python
+from oomstream.schemas.types import us_from_time
+from oomstream.stores.base import HistoryStore, OnlineStore, Source
+from oomstream.stores.rebuild import finish_pushes
+from oomstream.stores.settings import Settings
+from oomstream.streams.catalog_cache import CatalogCache
+from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink
+from oomstream.streams.ingest import SourceIngest
+
+LEASE_S = 60.0
+
+
+class _RaiseToCaller(DeadLetterSink):
+    """A caller who waits for the answer is told at once instead of by a dead letter."""
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        raise InvalidRequest(letters[0].message)
+
+
+class LocalWriter:
+    """Writes events without a broker; each call returns when the value can be read.
+
+    The writer leases a push source of its own, and takes back one that a killed or closed writer left.
+    For one task at a time.
+
+    Args:
+        history: Open history store.
+        online: Open online store, paired with it.
+        settings: Limits and budgets.
+        clock: Wall clock, seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        online: OnlineStore,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._history = history
+        self._online = online
+        self._settings = settings
+        self._clock = clock
+        self._catalog = CatalogCache(history)
+        self._source: Source | None = None
+        self._ingest: SourceIngest | None = None
+        self._renew_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        await finish_pushes(self._history, self._online)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Store the position of online rows and give the source back."""
+        if self._ingest is not None and self._source is not None:
+            await self._ingest.flush()
+            try:
+                await self._history.renew_lease(self._source, 0)
+            except Fenced:
+                pass  # somebody took it over after our lease ran out: nothing to give back
+        self._ingest = self._source = None
+
+    async def push(self, group: str, values: Mapping[str, Any]) -> tuple[int, int]:
+        """Write one event.
+
+        Args:
+            group: Name of the feature group.
+            values: Every key field, the event-time field (a datetime; missing = now) and features, in python form.
+
+        Returns:
+            Its identity: source id and sequence.
+
+        Raises:
+            UnknownGroup: No such group.
+            InvalidEvent: A value is wrong; names the field.
+            InvalidRequest: The event as a whole is not acceptable (for example, its time lies in the future).
+        """
+        codec = BodyCodec((await self._registered(group)))
+        return await self._write(group, lambda now_ms: self._event(codec, values, now_ms))
+
+    async def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> tuple[int, int]:
+        """Delete an entity from a group as of a time (None = now).
+
+        Raises:
+            UnknownGroup: No such group.
+            InvalidKey: The key is wrong; names the part.
+        """
+        fields = (await self._registered(group)).group.keys
+        plain = key_from_python(key, fields, where=f"delete from {group}")
+        headers = ((EVENT_TIME_HEADER, str(us_from_time(event_time)).encode()),) if event_time else ()
+        return await self._write(
+            group, lambda now_ms: RawRecord(0, tombstone_key(plain, fields), None, now_ms, headers)
+        )
+
+    async def _registered(self, group: str) -> Any:
+        catalog = await self._catalog.get()
+        if group not in catalog.groups:
+            catalog = await self._catalog.reload()
+        catalog.group(group)
+        return catalog.groups[group]
+
+    @staticmethod
+    def _event(codec: BodyCodec, values: Mapping[str, Any], now_ms: int) -> RawRecord:
+        group = codec.group
+        if group.event_time.name not in values:
+            values = {**values, group.event_time.name: now_ms * 1000 // group.event_time.unit.microseconds}
+        encoded = codec.encode_python(values)
+        return RawRecord(0, None, frame(group.fingerprint, encoded.body), now_ms)
+
+    async def _write(self, group: str, make: Callable[[int], RawRecord]) -> tuple[int, int]:
+        record = make(int(self._clock() * 1000))
+        while True:
+            source, ingest = await self._leased()
+            sequence = ingest.next_offset
+            try:
+                await ingest.ingest([record._replace(offset=sequence)], group)
+            except Fenced:
+                # Our lease ran out and another writer has the source: nothing was written; take another one.
+                self._ingest = self._source = None
+            else:
+                return source.id, sequence
+
+    async def _leased(self) -> tuple[Source, SourceIngest]:
+        now_s = time.monotonic()
+        if self._source is not None and self._ingest is not None and now_s < self._renew_at:
+            return self._source, self._ingest
+        if self._source is not None and self._ingest is not None:
+            try:
+                await self._history.renew_lease(self._source, LEASE_S)
+            except Fenced:
+                self._ingest = self._source = None
+        if self._source is None or self._ingest is None:
+            self._source = await self._history.lease_push_source(LEASE_S)
+            self._ingest = SourceIngest(
+                history=self._history,
+                online=self._online,
+                catalog=self._catalog,
+                dead_letters=_RaiseToCaller(),
+                name=self._source.name,
+                settings=self._settings,
+            )
+            await self._ingest.adopt(self._source)
+        self._renew_at = now_s + LEASE_S / 2
+        return self._source, self._ingest
