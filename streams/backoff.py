@@ -37,7 +37,7 @@ class Backoff:
         where: str,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads retries, guards nothing)
     ) -> None:
         self._budget_s = budget_s
         self._where = where

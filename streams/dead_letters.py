@@ -147,7 +147,8 @@ class DlqLimit(NamedTuple):
                     raise DlqLimitReached(
                         f"{where}: {dead} of the last {records} events are invalid, more than the share of "
                         f"{self.max_ratio:g} allowed; stopped before any more become dead letters (see `oomstream dlq "
-                        "list`; after the fix, start the worker again, or raise OOMSTREAM_DLQ_MAX_RATIO to let them pass)"
+                        "list`; after the fix, start the worker again, or raise OOMSTREAM_DLQ_MAX_RATIO "
+                        "to let them pass)"
                     )
                 records = dead = 0
         return DlqCounts(consecutive, records, dead)

@@ -122,6 +122,11 @@ class SourceIngest:
         return self._held.next_sequence
 
     @property
+    def source(self) -> Source:
+        """The source as this pipeline holds it: its fence and its position."""
+        return self._held
+
+    @property
     def _held(self) -> Source:
         if self._source is None:
             raise Fatal(f"{self._where}: ingest before start()")
@@ -151,8 +156,8 @@ class SourceIngest:
         if first <= position <= last:
             return position
         lost = (
-            f"{self._where}: the log no longer holds offsets {position} to {first - 1} (it begins at {first}); they were "
-            "never ingested"
+            f"{self._where}: the log no longer holds offsets {position} to {first - 1} (it begins at {first}); "
+            "they were never ingested"
             if position < first
             else f"{self._where}: the position is {position}, but the log ends at {last}: it was truncated"
         )

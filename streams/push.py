@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.errors import Fenced, InvalidRequest
 from oomstream.schemas.events import RawRecord
 from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
 from oomstream.schemas.keys import key_from_python
 from oomstream.schemas.types import us_from_time
-from oomstream.stores.base import HistoryStore, OnlineStore, Source
+from oomstream.stores.base import HistoryStore, OnlineStore
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.stores.settings import Settings
 from oomstream.streams.catalog_cache import CatalogCache
@@ -57,7 +59,6 @@ class LocalWriter:
         self._settings = settings
         self._clock = clock
         self._catalog = CatalogCache(history)
-        self._source: Source | None = None
         self._ingest: SourceIngest | None = None
         self._renew_at = 0.0
 
@@ -72,13 +73,11 @@ class LocalWriter:
 
     async def close(self) -> None:
         """Store the position of online rows and give the source back."""
-        if self._ingest is not None and self._source is not None:
+        if self._ingest is not None:
             await self._ingest.flush()
-            try:
-                await self._history.renew_lease(self._source, 0)
-            except Fenced:
-                pass  # somebody took it over after our lease ran out: nothing to give back
-        self._ingest = self._source = None
+            with suppress(Fenced):  # somebody took it over after our lease ran out: nothing to give back
+                await self._history.renew_lease(self._ingest.source, 0)
+        self._ingest = None
 
     async def push(self, group: str, values: Mapping[str, Any]) -> tuple[int, int]:
         """Write one event.
@@ -95,7 +94,7 @@ class LocalWriter:
             InvalidEvent: A value is wrong; names the field.
             InvalidRequest: The event as a whole is not acceptable (for example, its time lies in the future).
         """
-        codec = BodyCodec((await self._registered(group)))
+        codec = BodyCodec(await self._registered(group))
         return await self._write(group, lambda now_ms: self._event(codec, values, now_ms))
 
     async def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> tuple[int, int]:
@@ -106,13 +105,13 @@ class LocalWriter:
             InvalidKey: The key is wrong; names the part.
         """
         fields = (await self._registered(group)).group.keys
-        plain = key_from_python(key, fields, where=f"delete from {group}")
+        plain = key_from_python(key, fields, where=f"delete of {group}")
         headers = ((EVENT_TIME_HEADER, str(us_from_time(event_time)).encode()),) if event_time else ()
         return await self._write(
             group, lambda now_ms: RawRecord(0, tombstone_key(plain, fields), None, now_ms, headers)
         )
 
-    async def _registered(self, group: str) -> Any:
+    async def _registered(self, group: str) -> RegisteredGroup:
         catalog = await self._catalog.get()
         if group not in catalog.groups:
             catalog = await self._catalog.reload()
@@ -130,35 +129,34 @@ class LocalWriter:
     async def _write(self, group: str, make: Callable[[int], RawRecord]) -> tuple[int, int]:
         record = make(int(self._clock() * 1000))
         while True:
-            source, ingest = await self._leased()
+            ingest = await self._leased()
             sequence = ingest.next_offset
             try:
                 await ingest.ingest([record._replace(offset=sequence)], group)
             except Fenced:
                 # Our lease ran out and another writer has the source: nothing was written; take another one.
-                self._ingest = self._source = None
+                self._ingest = None
             else:
-                return source.id, sequence
+                return ingest.source.id, sequence
 
-    async def _leased(self) -> tuple[Source, SourceIngest]:
+    async def _leased(self) -> SourceIngest:
         now_s = time.monotonic()
-        if self._source is not None and self._ingest is not None and now_s < self._renew_at:
-            return self._source, self._ingest
-        if self._source is not None and self._ingest is not None:
+        if self._ingest is not None and now_s >= self._renew_at:
             try:
-                await self._history.renew_lease(self._source, LEASE_S)
+                await self._history.renew_lease(self._ingest.source, LEASE_S)
             except Fenced:
-                self._ingest = self._source = None
-        if self._source is None or self._ingest is None:
-            self._source = await self._history.lease_push_source(LEASE_S)
+                self._ingest = None
+        if self._ingest is None:
+            source = await self._history.lease_push_source(LEASE_S)
             self._ingest = SourceIngest(
                 history=self._history,
                 online=self._online,
                 catalog=self._catalog,
                 dead_letters=_RaiseToCaller(),
-                name=self._source.name,
+                name=source.name,
                 settings=self._settings,
             )
-            await self._ingest.adopt(self._source)
-        self._renew_at = now_s + LEASE_S / 2
-        return self._source, self._ingest
+            await self._ingest.adopt(source)
+        if now_s >= self._renew_at:
+            self._renew_at = now_s + LEASE_S / 2
+        return self._ingest

@@ -56,7 +56,8 @@ class RegistrySchemas:
             if exc.error_code == NOT_FOUND or exc.http_status_code == 404:
                 return None
             raise StoreUnavailable(
-                f"Schema Registry {self._masked}: looking up schema {schema_id} failed with status {exc.http_status_code}"
+                f"Schema Registry {self._masked}: looking up schema {schema_id} failed "
+                f"with status {exc.http_status_code}"
             ) from exc
         except (OSError, TimeoutError) as exc:
             raise StoreUnavailable(f"Schema Registry {self._masked} does not answer: is it running there?") from exc
