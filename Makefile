@@ -1,0 +1,68 @@
+# `make` lists the targets. Everything runs in .venv, made from the pinned versions of constraints.txt.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+ARGS ?=
+
+.PHONY: help install demo test check lint format types servers bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  (ARGS='…' passes options on: make test ARGS='-k push -x')"
+
+install: .venv/.install  ## Make .venv with everything for development
+
+demo: .venv/.demo  ## Run the demo: a year of flights through broker, worker and stores
+	@$(BIN)/oomstream demo $(ARGS)
+
+test: .venv/.install  ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test  ## Run what CI runs: lint, types, tests
+
+lint: .venv/.install  ## Check style, spelling and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+
+format: .venv/.install  ## Rewrite the code in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.install  ## Check types, strictly
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+
+servers: .venv/.install  ## Start Kafka, TiDB and TiKV on this machine and print their URLs
+	$(BIN)/python -m tests.services
+
+bench: .venv/.install  ## Time the worker against a bare loop on the same events
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+clean:  ## Remove .venv, caches and build products (never data)
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: an environment is made again only when what it is made from has changed.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.tools: constraints.txt | .venv/bin/python
+	$(PIP) pip setuptools
+	@touch $@
+
+.venv/.demo: pyproject.toml .venv/.tools
+	@echo "Installing what the demo needs into .venv …"
+	@# --no-build-isolation: the build uses the pinned setuptools of .venv, so nothing else is fetched.
+	$(PIP) --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+.venv/.install: pyproject.toml .venv/.tools
+	@echo "Installing what development needs into .venv …"
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@ .venv/.demo
