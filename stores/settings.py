@@ -89,6 +89,10 @@ class Settings(BaseSettings):
         30_000_000, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
     )
 
+    crash_at: str | None = Field(
+        None, description="For tests: die at this crash point, as POINT or POINT:N for the N-th time it is reached."
+    )
+
     @property
     def online(self) -> str:
         """URL of the online store, the default filled in."""

@@ -36,6 +36,7 @@ from oomstream.schemas.events import Decoded, Event, Record, Rejected
 from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value
 from oomstream.schemas.versions import Version
 from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
+from oomstream.stores.crash_points import reach
 from oomstream.stores.rebuild import rebuild_source
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
@@ -151,6 +152,7 @@ class SourceIngest:
             Fatal: A store stayed down past the outage budget.
         """
         source = await self._backoff().call(lambda: self._history.claim(self._name, start=begin))
+        reach("while_claiming")
         await self.adopt(source)
         position = source.next_sequence
         if first <= position <= last:
@@ -199,6 +201,7 @@ class SourceIngest:
             Fatal: A store stayed down past the outage budget.
         """
         backoff = self._backoff()
+        reach("after_poll")
         while left := [record for record in records if record.offset >= self.next_offset]:
             name = group or await self._group_of_topic()
             try:
@@ -275,6 +278,7 @@ class SourceIngest:
         ]
         await backoff.call(lambda: self._dead_letters.send(letters))
         self.counts.dead_letters += len(letters)
+        reach("after_dlq")
 
     async def _write(
         self,
@@ -307,11 +311,13 @@ class SourceIngest:
             await self._write(registered, (), records, counts, backoff)
             return
         self._source = replace(held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
+        reach("after_history")
         if events:
             rows = self._newest_rows(registered, events, ingest_time_us)
             await backoff.call(lambda: self._online.upsert_newer(rows))
             self.counts.events += len(events)
         self._source = replace(self._source, online_sequence=end)
+        reach("after_online")
 
     async def _dead_letter_of_store(
         self, event: Event, records: Sequence[Record], error: InvalidEvent, backoff: Backoff
