@@ -171,6 +171,17 @@ class ValueType:
         self.check(avro)
         return avro
 
+    def canonical(self, avro: Any) -> Any:
+        """The one avro form of a checked value: decimals in the fewest bytes, no negative zero."""
+        match self.kind:
+            case Kind.FLOAT | Kind.DOUBLE:
+                return avro + 0.0  # turns -0.0 into 0.0: SQLite does not keep the sign, so no store may
+            case Kind.DECIMAL:
+                return self.unscaled_bytes(int.from_bytes(avro, "big", signed=True))
+            case Kind.ARRAY if self.item is not None and self.item.kind is Kind.DECIMAL:
+                return [self.item.canonical(each) for each in avro]
+        return avro
+
     def unscaled_bytes(self, unscaled: int) -> bytes:
         """Shortest two's-complement bytes of an unscaled decimal (or of the fixed size)."""
         size = self.fixed_size or (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
