@@ -1,0 +1,186 @@
+"""How message bytes say what they are: the three framings, and the keys and headers of tombstones.
+
+* single-object encoding: ``C3 01``, the fingerprint of the writer's schema (8 bytes, little-endian), an Avro body;
+* Confluent framing: ``00``, a Schema Registry id (4 bytes, big-endian), an Avro body;
+* JSON: one object.
+
+A tombstone is a message with a null value: the entity key is then the message key, and the event time a header.
+
+Source:
+    design.md, section 3; Apache Avro 1.12 specification, "Single-object encoding".
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import date
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+from oomstream.schemas.errors import InvalidEvent, Reason
+from oomstream.schemas.events import Plain
+from oomstream.schemas.groups import KeyField
+from oomstream.schemas.keys import check_part
+from oomstream.schemas.types import Kind
+
+EVENT_TIME_HEADER = "oomstream.event_time"
+"""Header of a tombstone that holds its event time: decimal text of UTC microseconds."""
+
+SINGLE_OBJECT_MAGIC = b"\xc3\x01"
+"""First two bytes of Avro's single-object encoding."""
+
+CONFLUENT_MAGIC = b"\0"
+"""First byte of Confluent framing."""
+
+SINGLE_OBJECT_HEADER_BYTES = 10
+CONFLUENT_HEADER_BYTES = 5
+
+MAX_TOMBSTONE_KEY_BYTES = 64 << 10
+"""Longest message key of a tombstone that is read; 8 parts of 255 bytes need far less, however escaped."""
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,19}")
+_EPOCH_DATE = date(1970, 1, 1)
+
+
+class Framing(StrEnum):
+    """How a message's value is framed."""
+
+    SINGLE_OBJECT = "avro single-object"
+    CONFLUENT = "confluent"
+    JSON = "json"
+
+
+class Framed(NamedTuple):
+    """A message's value taken apart.
+
+    Attributes:
+        framing: Which of the three.
+        body: Avro body, or the whole JSON text.
+        fingerprint: Of the writer's schema, for single-object encoding.
+        schema_id: In the Schema Registry, for Confluent framing.
+    """
+
+    framing: Framing
+    body: bytes
+    fingerprint: bytes = b""
+    schema_id: int = 0
+
+
+def frame(fingerprint: bytes, body: bytes) -> bytes:
+    """Single-object encoding of a body."""
+    return SINGLE_OBJECT_MAGIC + fingerprint + body
+
+
+def frame_confluent(schema_id: int, body: bytes) -> bytes:
+    """Confluent framing of a body."""
+    return CONFLUENT_MAGIC + schema_id.to_bytes(4, "big") + body
+
+
+def detect(value: bytes) -> Framed:
+    """Take a message's value apart.
+
+    Raises:
+        InvalidEvent: It is empty, or framed in none of the three ways.
+    """
+    if not value:
+        raise InvalidEvent(Reason.EMPTY_VALUE, "the message's value is empty")
+    if value.startswith(SINGLE_OBJECT_MAGIC):
+        if len(value) < SINGLE_OBJECT_HEADER_BYTES:
+            raise InvalidEvent(Reason.TRUNCATED, "the message ends within the schema's fingerprint")
+        return Framed(Framing.SINGLE_OBJECT, value[SINGLE_OBJECT_HEADER_BYTES:], fingerprint=value[2:10])
+    if value[0] == 0:
+        if len(value) < CONFLUENT_HEADER_BYTES:
+            raise InvalidEvent(Reason.TRUNCATED, "the message ends within the schema's id")
+        body = value[CONFLUENT_HEADER_BYTES:]
+        return Framed(Framing.CONFLUENT, body, schema_id=int.from_bytes(value[1:5], "big"))
+    if value[0] in b'{[" \t\r\n-0123456789tfn':
+        return Framed(Framing.JSON, value)
+    raise InvalidEvent(
+        Reason.UNKNOWN_FRAMING, "the message is neither Avro single-object encoding, nor Confluent framing, nor JSON"
+    )
+
+
+def tombstone_key(key: Sequence[Plain], fields: Sequence[KeyField]) -> bytes:
+    """Message key of an entity: what its events are keyed by, and what a tombstone is read from.
+
+    Args:
+        key: Plain parts, in the order of the group's key fields.
+        fields: The key fields.
+    """
+    if len(fields) == 1:
+        part = _json_part(key[0], fields[0], raw_bytes=True)
+        return part if isinstance(part, bytes) else str(part).encode()
+    return orjson.dumps([_json_part(part, field) for part, field in zip(key, fields, strict=True)])
+
+
+def _json_part(part: Any, field: KeyField, *, raw_bytes: bool = False) -> Any:
+    match field.type.kind:
+        case Kind.BYTES:
+            return part if raw_bytes else base64.b64encode(part).decode()
+        case Kind.DATE:
+            return field.type.python_from_plain(part).isoformat()
+    return part
+
+
+def parse_tombstone_key(raw: bytes | None, fields: Sequence[KeyField]) -> tuple[Plain, ...]:
+    """Plain parts of the message key of a tombstone; the inverse of `tombstone_key`.
+
+    Raises:
+        InvalidEvent: The key is missing or is not exactly one entity key; names the key field.
+    """
+    if raw is None:
+        raise InvalidEvent(Reason.KEY_MISSING, "a tombstone's message key is the entity key, and there is none")
+    if len(raw) > MAX_TOMBSTONE_KEY_BYTES:
+        raise InvalidEvent(Reason.KEY_TOO_LONG, f"the message key is longer than {MAX_TOMBSTONE_KEY_BYTES} bytes")
+    parts = [_single(raw, fields[0])] if len(fields) == 1 else _composite(raw, fields)
+    plain: list[Plain] = []
+    for part, field in zip(parts, fields, strict=True):
+        try:
+            check_part(None if part is None else field.type.plain_from_avro(part))
+        except InvalidEvent as exc:
+            raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
+        plain.append(part)
+    return tuple(plain)
+
+
+def _single(raw: bytes, field: KeyField) -> Any:
+    if field.type.kind is Kind.BYTES:
+        return raw
+    try:
+        if field.type.kind in {Kind.INT, Kind.LONG}:
+            if not raw:
+                raise InvalidEvent(Reason.KEY_EMPTY, "is empty, but is the entity key")
+            if not _INTEGER.fullmatch(raw):
+                raise InvalidEvent(Reason.WRONG_TYPE, "is not a decimal number")
+            return field.type.avro_from_json(int(raw))
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as exc:
+            raise InvalidEvent(Reason.INVALID_TEXT, "is not UTF-8 text") from exc
+        if not text:
+            raise InvalidEvent(Reason.KEY_EMPTY, "is empty, but is the entity key")
+        return field.type.avro_from_json(text)
+    except InvalidEvent as exc:
+        raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
+
+
+def _composite(raw: bytes, fields: Sequence[KeyField]) -> list[Any]:
+    try:
+        parts = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidEvent(Reason.MALFORMED_JSON, "the message key of a composite entity key is not JSON") from exc
+    if type(parts) is not list or len(parts) != len(fields):
+        raise InvalidEvent(
+            Reason.WRONG_TYPE, f"the message key is not a JSON array of the {len(fields)} parts of the entity key"
+        )
+    found: list[Any] = []
+    for part, field in zip(parts, fields, strict=True):
+        try:
+            found.append(None if part is None else field.type.avro_from_json(part))
+        except InvalidEvent as exc:
+            raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
+    return found
