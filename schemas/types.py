@@ -42,6 +42,8 @@ MAX_TIME_US = (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC) - _EPOCH) 
 _MIN_DAY = (date(1, 1, 1) - _EPOCH_DATE).days
 _MAX_DAY = (date(9999, 12, 31) - _EPOCH_DATE).days
 MAX_DECIMAL_PRECISION = 38
+MAX_ARRAY_ITEMS = 1 << 17
+"""Most items in one array: as many doubles as an event of 1 MiB holds."""
 _DECIMAL_TEXT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
@@ -284,6 +286,8 @@ def _check_text(_: ValueType, avro: Any) -> None:
 
 def _check_array(kind: ValueType, avro: Any) -> None:
     assert kind.item is not None
+    if len(avro) > MAX_ARRAY_ITEMS:
+        raise InvalidEvent(Reason.TOO_LARGE, f"has more than {MAX_ARRAY_ITEMS} items")
     for each in avro:
         kind.item.check(each)
 
