@@ -1,0 +1,101 @@
+"""Choosing a store by the scheme of its URL, making stores ready, and making sure that two belong together.
+
+A store is registered as an entry point, ``oomstream.online_stores`` or ``oomstream.history_stores``, named after its
+URL scheme. The entry point is called with the URL (text, as the user wrote it) and the `Settings`, does no I/O, and
+returns the store; so a third party's store is a package.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from oomstream.schemas.errors import InvalidSetting, PairingMismatch
+from oomstream.stores.base import HistoryStore, OnlineStore
+from oomstream.stores.settings import Settings
+from oomstream.stores.urls import StoreUrl
+
+ONLINE_STORES = "oomstream.online_stores"
+HISTORY_STORES = "oomstream.history_stores"
+
+_Store = TypeVar("_Store", OnlineStore, HistoryStore)
+
+
+def online_store(url: str, settings: Settings) -> OnlineStore:
+    """The online store that a URL names, not opened yet.
+
+    Raises:
+        InvalidSetting: No such scheme, a bad URL, or a package that the store needs is missing; names what there is.
+    """
+    return _store(OnlineStore, ONLINE_STORES, "online store", url, settings)  # type: ignore[type-abstract]
+
+
+def history_store(url: str, settings: Settings) -> HistoryStore:
+    """The history store that a URL names, not opened yet.
+
+    Raises:
+        InvalidSetting: No such scheme, a bad URL, or a package that the store needs is missing; names what there is.
+    """
+    return _store(HistoryStore, HISTORY_STORES, "history store", url, settings)  # type: ignore[type-abstract]
+
+
+def _store(kind: type[_Store], where: str, what: str, url: str, settings: Settings) -> _Store:
+    parsed = StoreUrl.parse(url)
+    found: dict[str, EntryPoint] = {each.name: each for each in entry_points(group=where)}
+    chosen = found.get(parsed.scheme)
+    if chosen is None:
+        known = ", ".join(f"{name}://" for name in sorted(found)) or "none"
+        raise InvalidSetting(f"{what} {parsed}: no store for {parsed.scheme}:// is installed (there are: {known})")
+    try:
+        factory = chosen.load()
+    except ImportError as exc:
+        missing = f"the package {exc.name!r}, which is not installed" if exc.name else str(exc)
+        raise InvalidSetting(f"{what} {parsed}: the store for {parsed.scheme}:// needs {missing}") from exc
+    store = factory(url, settings)
+    if not isinstance(store, kind):
+        raise InvalidSetting(f"{what} {parsed}: entry point {chosen.value} does not make a {kind.__name__}")
+    return store
+
+
+async def init_stores(history: HistoryStore, online: OnlineStore | None = None) -> str:
+    """Make what both stores need and join them by one UUID; again does no harm. Needs DDL rights.
+
+    Embedded stores that a command opens for writing are made ready by this at once; with servers it is the work of
+    `oomstream init`, because workers have no DDL rights.
+
+    Args:
+        history: An opened history store.
+        online: An opened online store, or None to make history alone.
+
+    Returns:
+        The pairing UUID.
+
+    Raises:
+        PairingMismatch: The online store belongs to another history database.
+    """
+    pairing_id = await history.init()
+    if online is not None:
+        await online.init()
+        if await online.pairing_id() is None:
+            await online.pair(pairing_id)
+        await check_pairing(history, online)
+    return pairing_id
+
+
+async def check_pairing(history: HistoryStore, online: OnlineStore) -> None:
+    """Make sure that two opened stores were initialised for each other.
+
+    Raises:
+        InvalidSetting: One of them was not initialised.
+        PairingMismatch: They belong to different partners.
+    """
+    of_history, of_online = await history.pairing_id(), await online.pairing_id()
+    if of_history is None:
+        raise InvalidSetting(f"history store {history.url} is not initialised: run `oomstream init`")
+    if of_online is None:
+        raise InvalidSetting(f"online store {online.url} is not initialised: run `oomstream init`")
+    if of_history != of_online:
+        raise PairingMismatch(
+            f"online store {online.url} belongs to another history database than {history.url}: correct the URL, or "
+            "empty the online store, run `oomstream init` and fill it from history with `oomstream repair`"
+        )

@@ -1,0 +1,1 @@
+"""History and online rows in SQL databases, through SQLAlchemy Core."""

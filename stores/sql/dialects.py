@@ -1,0 +1,153 @@
+"""What differs from one SQL engine to the next; everything else of the SQL stores is shared.
+
+An engine is one `Dialect` in a module of its own, found by URL scheme. The hot statements are text in the engine's
+words, put together by `tables` and `online` from the pieces here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.engine import Dialect as CoreDialect
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import TypeEngine
+
+from oomstream.schemas.errors import InvalidSetting, OomstreamError
+from oomstream.schemas.types import ValueType
+from oomstream.stores.urls import StoreUrl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Clock = Callable[[], int]
+"""A clock that gives UTC microseconds."""
+
+
+class OnlineReader(Protocol):
+    """The short way to online rows, for engines that live in this process; usable from any thread."""
+
+    def read(self, keys: Sequence[bytes], wait_s: float = 0.0) -> list[bytes | None]:
+        """Values in the order of the keys; waits at most `wait_s` for a lock."""
+
+    def close(self) -> None:
+        """Give back every connection."""
+
+
+class CutReader(Protocol):
+    """One read transaction: all of its statements see the same moment."""
+
+    async def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+
+    async def fill_wanted(self, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> str:
+        """Put entity keys into a temporary table with these (quoted) columns as primary key; returns its name."""
+
+    def tables(
+        self, sql: str, parameters: Sequence[Any], schema: pa.Schema, batch_rows: int
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of a large result as Arrow tables of at most `batch_rows`."""
+
+
+class Dialect(ABC):
+    """One SQL engine.
+
+    Attributes:
+        name: For messages.
+        quote: Mark around identifiers.
+        parameter: Placeholder of the driver.
+        greatest: Function that gives the greater of its arguments.
+        clock: Expression for the database's clock in UTC microseconds.
+        begin_write: Statement that begins a transaction which will write.
+        begin_read: Statement that begins a transaction which sees one moment.
+        one_writer: Whether transactions of one process must queue here, because the engine lets one write at a time.
+    """
+
+    name: str
+    quote: str
+    parameter: str
+    greatest: str
+    clock: str
+    begin_write: str
+    begin_read: str
+    one_writer: bool
+
+    @property
+    @abstractmethod
+    def core(self) -> CoreDialect:
+        """SQLAlchemy's dialect, to compile expressions with."""
+
+    @abstractmethod
+    def engine(self, url: StoreUrl, call_timeout_s: float) -> AsyncEngine:
+        """An engine whose connections have our session settings; connects lazily."""
+
+    @abstractmethod
+    async def create(self, url: StoreUrl) -> None:
+        """Make the database itself (file, schema) if it is not there; needs the right to."""
+
+    @abstractmethod
+    async def exists(self, url: StoreUrl) -> bool:
+        """Whether the database itself is there."""
+
+    @abstractmethod
+    def name_type(self, length: int = 255) -> TypeEngine[Any]:
+        """Column type of short metadata text that is compared exactly."""
+
+    @abstractmethod
+    def key_type(self, key: ValueType) -> TypeEngine[Any]:
+        """Column type of a key field: comparison must be of exact bytes."""
+
+    @abstractmethod
+    def value_type(self, value: ValueType) -> TypeEngine[Any]:
+        """Column type of a feature in plain form."""
+
+    @abstractmethod
+    def binary_type(self, length: int | None = None) -> TypeEngine[Any]:
+        """Column type of bytes, in an index up to `length`."""
+
+    @abstractmethod
+    def insert_or_keep(self, first_key: str) -> str:
+        """What follows ``INSERT … VALUES (…)`` so that a row whose primary key is stored already is left as it is."""
+
+    @abstractmethod
+    def upsert_where_greater(self, key: str, value: str, version: str, comparison: str) -> str:
+        """What follows ``INSERT … VALUES (…)`` so that a stored row is overwritten by a greater version only."""
+
+    @abstractmethod
+    def default_text(self, text: str) -> str:
+        """Text as a constant in DDL.
+
+        Raises:
+            InvalidDefinition: The engine has no way to write it.
+        """
+
+    @abstractmethod
+    def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:
+        """What a driver's exception means to us, in one sentence that begins with `where`."""
+
+    @abstractmethod
+    def cut(self, url: StoreUrl, call_timeout_s: float, where: str) -> AbstractAsyncContextManager[CutReader]:
+        """Begin a read transaction of one's own."""
+
+    @abstractmethod
+    def online_reader(self, url: StoreUrl, where: str) -> OnlineReader | None:
+        """The short way to online rows, where there is one."""
+
+
+def dialect_of(url: StoreUrl, clock: Clock | None = None) -> Dialect:
+    """The engine that a URL's scheme names.
+
+    Args:
+        url: The store's URL.
+        clock: Stands in for the database's clock where that is the process's own (SQLite).
+
+    Raises:
+        InvalidSetting: There is none.
+    """
+    if url.scheme == "sqlite":
+        from oomstream.stores.sql.sqlite import SqliteDialect
+
+        return SqliteDialect(clock)
+    raise InvalidSetting(f"{url}: no SQL engine is known for {url.scheme}://")

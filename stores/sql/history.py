@@ -1,0 +1,234 @@
+"""History, catalog and sources in an SQL database."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from oomstream.schemas.catalog import Catalog
+from oomstream.schemas.errors import InvalidEvent, InvalidSetting, Reason, StoreUnavailable
+from oomstream.schemas.events import Event, Plain
+from oomstream.schemas.groups import FeatureGroup
+from oomstream.schemas.plan import Plan
+from oomstream.stores.base import Cut, HistoryBatch, HistoryRow, HistoryStore, Source, SourceName
+from oomstream.stores.settings import Settings
+from oomstream.stores.sql.database import Database
+from oomstream.stores.sql.definitions import Definitions
+from oomstream.stores.sql.dialects import Clock, dialect_of
+from oomstream.stores.sql.newest import newest_of, newest_page
+from oomstream.stores.sql.scan import sql_cut
+from oomstream.stores.sql.sources import Sources
+from oomstream.stores.sql.tables import HistoryTable, MetaTables
+from oomstream.stores.urls import StoreUrl
+
+_PAIRING = "pairing_id"
+_FORMAT = "format"
+FORMAT = "1"
+"""Format of the tables that this version makes and reads."""
+
+
+class SqlHistoryStore(HistoryStore):
+    """Every row of every group, the catalog and the sources in one SQL database; for SQLite, a file.
+
+    Used from one event loop.
+
+    Args:
+        url: Where, for example ``sqlite:///history.db``.
+        settings: Gives the deadline of a call, which is also the limit of a transaction.
+        clock: The database's clock where the engine has none of its own (SQLite), UTC microseconds.
+        monotonic: Measures how long a transaction lasts, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parsed = StoreUrl.parse(url)
+        self.url = str(parsed)
+        self.transaction_limit_s = settings.call_timeout_us / 1e6
+        self._monotonic = monotonic
+        self._dialect = dialect_of(parsed, clock)
+        self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=self.transaction_limit_s)
+        self._tables = MetaTables(self._dialect)
+        self._sources = Sources(self._tables, self._dialect)
+        self._definitions = Definitions(self._tables, self._dialect)
+        self._history: dict[tuple[str, int, bytes], HistoryTable] = {}
+
+    def _table(self, group: FeatureGroup) -> HistoryTable:
+        identity = (group.name, group.version, group.fingerprint)
+        if identity not in self._history:
+            self._history[identity] = HistoryTable(group, self._dialect)
+        return self._history[identity]
+
+    async def open(self) -> None:
+        """Connect, if the database is there."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        await self._database.close()
+
+    async def init(self) -> str:
+        """Make the database, its metadata tables and the pairing UUID."""
+        await self._database.create()
+        meta = self._tables.meta
+        async with self._database.write() as connection:
+            await connection.run_sync(self._tables.metadata.create_all)
+            pairing_id = await self._meta(connection, _PAIRING)
+            if pairing_id is None:
+                pairing_id = str(uuid.uuid4())
+                rows = [{"name": _PAIRING, "value": pairing_id}, {"name": _FORMAT, "value": FORMAT}]
+                await connection.execute(sa.insert(meta), rows)
+        return pairing_id
+
+    async def pairing_id(self) -> str | None:
+        """The pairing UUID.
+
+        Raises:
+            InvalidSetting: The tables are of a format that this version does not know.
+        """
+        if not await self._database.exists():
+            return None
+        try:
+            async with self._database.read() as connection:
+                pairing_id, found = await self._meta(connection, _PAIRING), await self._meta(connection, _FORMAT)
+        except InvalidSetting:
+            return None
+        if pairing_id is not None and found != FORMAT:
+            raise InvalidSetting(f"{self._database.where} has tables of format {found}; this version reads {FORMAT}")
+        return pairing_id
+
+    async def _meta(self, connection: AsyncConnection, name: str) -> str | None:
+        meta = self._tables.meta
+        value = await connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+        return None if value is None else str(value)
+
+    async def load_catalog(self) -> Catalog:
+        """All registered definitions at one moment."""
+        async with self._database.read() as connection:
+            return await self._definitions.load(connection)
+
+    async def apply(self, plan: Plan) -> Catalog:
+        """Alter tables, then publish; on SQLite all in one transaction."""
+        async with self._database.write() as connection:
+            await self._definitions.check(connection, plan)
+            for each in plan.groups:
+                await self._definitions.alter_table(connection, each, HistoryTable(each.new, self._dialect))
+            await self._definitions.publish(connection, plan)
+            return await self._definitions.load(connection)
+
+    async def sources(self) -> list[Source]:
+        """All sources, by id."""
+        async with self._database.read() as connection:
+            return await self._sources.all(connection)
+
+    async def find_source(self, name: SourceName) -> Source | None:
+        """A source by name."""
+        async with self._database.read() as connection:
+            return await self._sources.find(connection, name)
+
+    async def claim(self, name: SourceName, *, start: int = 0) -> Source:
+        """Raise the source's fence by one."""
+        async with self._database.write() as connection:
+            return await self._sources.claim(connection, name, start)
+
+    async def lease_push_source(self, lease_s: float) -> Source:
+        """Claim a free push source or make one."""
+        async with self._database.write() as connection:
+            return await self._sources.lease(connection, int(lease_s * 1e6))
+
+    async def renew_lease(self, source: Source, lease_s: float) -> None:
+        """Prolong a lease; 0 gives it back."""
+        async with self._database.write() as connection:
+            await self._sources.renew(connection, source, int(lease_s * 1e6))
+
+    async def unfinished_push_sources(self) -> list[Source]:
+        """Push sources that a killed writer left behind."""
+        async with self._database.read() as connection:
+            return await self._sources.unfinished(connection)
+
+    async def append(self, source: Source, batch: HistoryBatch) -> int:
+        """The steps of the history transaction, in this order.
+
+        1. The fence UPDATE: position, ingest time and dead-letter counts, only if the owner is still ours.
+        2. The definition version, and the position before the batch: events below it were decided before.
+        3. The rows.
+        4. The transaction's age: a process that was frozen must not commit rows of a time that readers take as
+           settled (`transaction_limit_s`).
+        """
+        table = self._table(batch.group)
+        try:
+            async with self._database.write() as connection:
+                began = self._monotonic()
+                decided, ingest_time_us = await self._sources.move(connection, source, batch)
+                rows = _new_rows(table, batch.events, decided, source.id, ingest_time_us)
+                if rows:
+                    await connection.exec_driver_sql(table.insert, rows)
+                lasted = self._monotonic() - began
+                if lasted >= self.transaction_limit_s:
+                    raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
+        except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
+            raise InvalidEvent(
+                Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"
+            ) from None  # the exception holds the value
+        return ingest_time_us
+
+    async def mark_online(self, source: Source, online_sequence: int) -> None:
+        """Store how far online rows are written."""
+        async with self._database.write() as connection:
+            await self._sources.mark_online(connection, source, online_sequence)
+
+    async def rows_of_source(
+        self, group: FeatureGroup, source_id: int, start: int, end: int, *, limit: int = 10_000
+    ) -> list[HistoryRow]:
+        """Rows of one source between two positions, by the secondary index."""
+        table = self._table(group)
+        own = table.table.c
+        query = (
+            sa.select(*table.columns)
+            .where(own["_source"] == source_id, own["_sequence"] >= start, own["_sequence"] < end)
+            .order_by(own["_sequence"])
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [table.history_row(row) for row in await connection.execute(query)]
+
+    async def newest(self, group: FeatureGroup, keys: Sequence[tuple[Plain, ...]]) -> list[HistoryRow | None]:
+        """The row of greatest version of each entity, all of one moment."""
+        async with self._database.read() as connection:
+            return await newest_of(connection, self._table(group), self._tables, keys)
+
+    async def scan_newest(
+        self, group: FeatureGroup, *, after: tuple[Plain, ...] | None = None, limit: int = 10_000
+    ) -> list[HistoryRow]:
+        """The row of greatest version of every entity, in key order."""
+        async with self._database.read() as connection:
+            return await newest_page(connection, self._table(group), self._tables, after, limit)
+
+    @asynccontextmanager
+    async def cut(self) -> AsyncIterator[Cut]:
+        """One read transaction on a connection of its own."""
+        url, where = self._database.url, self._database.where
+        async with self._dialect.cut(url, self.transaction_limit_s, where) as reader:
+            yield await sql_cut(reader, self._tables, self._dialect, self._table)
+
+
+def _new_rows(
+    table: HistoryTable, events: Sequence[Event], decided: int, source_id: int, ingest_time_us: int
+) -> list[tuple[Plain, ...]]:
+    """Rows of the events whose sequence is not decided yet; the same sequence a second time is left out."""
+    rows: list[tuple[Plain, ...]] = []
+    for event in events:
+        if event.sequence >= decided:
+            rows.append(table.row(event, source_id, ingest_time_us))
+            decided = event.sequence + 1
+    return rows

@@ -1,0 +1,192 @@
+"""Reads that go to sqlite3 itself: online rows in microseconds, and history in bulk as Arrow."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from oomstream.schemas.errors import InvalidSetting
+from oomstream.stores.sql.dialects import CutReader, Dialect
+from oomstream.stores.sql.sqlite import SqliteDialect, file_uri
+from oomstream.stores.sql.text import quote_name
+from oomstream.stores.urls import StoreUrl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_KEYS_PER_STATEMENT = 16_384  # SQLite's default limit of parameters is 32,766
+_IDLE_CONNECTIONS = 32
+
+
+def _connect(url: StoreUrl, wait_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        file_uri(url.path, "rw"), uri=True, isolation_level=None, timeout=wait_s, check_same_thread=False
+    )
+
+
+class SqliteOnlineReader:
+    """Online rows straight from the file; any thread may read, each call takes a connection of its own."""
+
+    def __init__(self, dialect: Dialect, url: StoreUrl, where: str) -> None:
+        self._dialect = dialect
+        self._url = url
+        self._where = where
+        self._idle: deque[sqlite3.Connection] | None = deque(maxlen=None)
+
+    def read(self, keys: Sequence[bytes], wait_s: float = 0.0) -> list[bytes | None]:
+        """Values in the order of the keys, all of one moment.
+
+        Raises:
+            StoreUnavailable: The file cannot be read now.
+        """
+        if not keys:
+            return []
+        with self._connection(wait_s) as connection:
+            if len(keys) <= _KEYS_PER_STATEMENT:
+                found = _select(connection, keys)
+            else:
+                connection.execute("BEGIN")
+                found = {}
+                for at in range(0, len(keys), _KEYS_PER_STATEMENT):
+                    found |= _select(connection, keys[at : at + _KEYS_PER_STATEMENT])
+                connection.execute("COMMIT")
+        return [found.get(key) for key in keys]
+
+    @contextmanager
+    def _connection(self, wait_s: float) -> Iterator[sqlite3.Connection]:
+        idle = self._idle
+        if idle is None:
+            raise InvalidSetting(f"{self._where} is not open: use it inside 'with'")
+        connection: sqlite3.Connection | None = None
+        try:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                connection = _connect(self._url, 0.0)
+            if wait_s:
+                connection.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+            yield connection
+            if wait_s:
+                connection.execute("PRAGMA busy_timeout=0")
+        except BaseException as exc:
+            if connection is not None:
+                connection.close()
+            if isinstance(exc, sqlite3.Error):
+                raise self._dialect.error(exc, self._where, self._url) from exc
+            raise
+        if self._idle is None or len(idle) >= _IDLE_CONNECTIONS:
+            connection.close()
+        else:
+            idle.append(connection)
+
+    def close(self) -> None:
+        """Close every idle connection; one that is being read from is closed by its reader."""
+        idle, self._idle = self._idle, None
+        while idle:
+            idle.pop().close()
+
+
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    # The number of places is rounded up to a power of two, so that sqlite3 finds the statement in its cache.
+    places = 1 << (len(keys) - 1).bit_length()
+    padded = [*keys, *([keys[-1]] * (places - len(keys)))]
+    sql = f"SELECT key, value FROM online WHERE key IN ({','.join('?' * places)})"  # noqa: S608 - only places
+    return dict(connection.execute(sql, padded).fetchall())
+
+
+class _SqliteCut(CutReader):
+    """One read transaction on one connection; one statement at a time, each step in a thread."""
+
+    def __init__(self, connection: sqlite3.Connection, dialect: Dialect, where: str, url: StoreUrl) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._where = where
+        self._url = url
+        self._wanted = 0
+
+    async def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+        return await asyncio.to_thread(self._rows, sql, parameters)
+
+    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._connection.execute(sql, parameters).fetchall()
+
+    async def fill_wanted(self, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> str:
+        """Entity keys in a temporary table, which lives in memory and outside the transaction's database."""
+        self._wanted += 1
+        table = quote_name(f"wanted_{self._wanted}")
+        names = ", ".join(columns)
+        places = ", ".join("?" * len(columns))
+
+        def fill() -> None:
+            with self._translated():
+                self._connection.execute(f"CREATE TEMP TABLE {table} ({names}, PRIMARY KEY ({names})) WITHOUT ROWID")
+                self._connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", keys)  # noqa: S608
+
+        await asyncio.to_thread(fill)
+        return f"temp.{table}"
+
+    async def tables(
+        self, sql: str, parameters: Sequence[Any], schema: pa.Schema, batch_rows: int
+    ) -> AsyncIterator[pa.Table]:
+        """Rows as Arrow tables, made column by column."""
+        with self._translated():
+            cursor = await asyncio.to_thread(self._connection.execute, sql, parameters)
+        try:
+            while True:
+                with self._translated():
+                    table = await asyncio.to_thread(_next_table, cursor, schema, batch_rows)
+                if table is None:
+                    return
+                yield table
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise self._dialect.error(exc, self._where, self._url) from exc
+
+
+def _next_table(cursor: sqlite3.Cursor, schema: pa.Schema, batch_rows: int) -> pa.Table | None:
+    import pyarrow as pa
+
+    rows = cursor.fetchmany(batch_rows)
+    if not rows:
+        return None
+    columns = [_array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _array(column: tuple[Any, ...], kind: pa.DataType) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    if pa.types.is_boolean(kind):
+        return pa.array(column, pa.int8()).cast(pa.bool_())  # SQLite has no booleans, only 0 and 1
+    return pa.array(column, kind)
+
+
+@asynccontextmanager
+async def sqlite_cut(
+    dialect: SqliteDialect, url: StoreUrl, call_timeout_s: float, where: str
+) -> AsyncIterator[CutReader]:
+    """A read transaction on a connection of its own, ended with the context."""
+    try:
+        connection = await asyncio.to_thread(_connect, url, call_timeout_s)
+    except sqlite3.Error as exc:
+        raise dialect.error(exc, where, url) from exc
+    try:
+        dialect.add_clock(connection)
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("BEGIN")
+        yield _SqliteCut(connection, dialect, where, url)
+    finally:
+        # A cancelled statement may still run in its thread: closing must wait for it there.
+        await asyncio.shield(asyncio.to_thread(connection.close))

@@ -1,0 +1,189 @@
+"""Tables of the SQL stores: metadata and sources, and one history table per group.
+
+Names that begin with ``_`` are ours in history tables; feature and key names never begin so.
+
+Source:
+    design.md, section 4 (sources) and section 6 (stored form).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from oomstream.schemas.events import Event, Plain
+from oomstream.schemas.groups import Feature, FeatureGroup
+from oomstream.schemas.types import Kind
+from oomstream.stores.base import HistoryRow
+from oomstream.stores.sql.dialects import Dialect
+from oomstream.stores.sql.text import literal, quote_name
+
+_BIG = sa.BigInteger
+
+
+class MetaTables:
+    """The metadata tables of one engine; `metadata` holds them all for CREATE.
+
+    Attributes:
+        meta: Single values by name: the pairing UUID and the format of the tables.
+        counter: The last id given out per kind; AUTO_INCREMENT would jump.
+        entity: Registered entities.
+        feature_group: Registered groups with the newest definition's version.
+        definition: Every published definition as its Avro schema.
+        feature: Ids of features; a retired one keeps its row and its column.
+        source: Sources with owner, position, lease and what the dead-letter limit remembers.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.metadata = sa.MetaData()
+        name = dialect.name_type
+        self.meta = self._table(
+            "meta", sa.Column("name", name(), primary_key=True), sa.Column("value", sa.Text, nullable=False)
+        )
+        self.counter = self._table("counter", sa.Column("kind", name(), primary_key=True), *_numbers("value"))
+        self.entity = self._table(
+            "entity",
+            _id(),
+            sa.Column("name", name(), nullable=False, unique=True),
+            sa.Column("doc", sa.Text, nullable=False),
+            *_numbers("create_time", "modify_time"),
+        )
+        self.feature_group = self._table(
+            "feature_group",
+            _id(),
+            sa.Column("name", name(), nullable=False, unique=True),
+            *_numbers("entity_id", "version", "create_time", "modify_time"),
+        )
+        self.definition = self._table(
+            "definition",
+            _id("group_id"),
+            _id("version"),
+            sa.Column("fingerprint", dialect.binary_type(8), nullable=False),
+            sa.Column("avro_schema", sa.Text, nullable=False),
+            *_numbers("create_time"),
+        )
+        self.feature = self._table(
+            "feature",
+            _id(),
+            sa.Column("group_id", _BIG, nullable=False),
+            sa.Column("name", name(), nullable=False),
+            sa.Column("retired", sa.Boolean, nullable=False),
+            *_numbers("create_time", "modify_time"),
+            sa.UniqueConstraint("group_id", "name"),
+        )
+        self.source = self._table(
+            "source",
+            _id(),
+            sa.Column("kind", sa.Integer, nullable=False),
+            sa.Column("name", name(1024), nullable=False),
+            sa.Column("incarnation", name(), nullable=False),
+            sa.Column("partition", sa.Integer, nullable=False),
+            # previous_sequence is where the batch began that the last transaction wrote: the fence UPDATE keeps it,
+            # so that the same transaction knows what was decided before it, with no earlier look at the row.
+            *_numbers("owner", "previous_sequence", "next_sequence", "online_sequence", "last_ingest_time"),
+            *_numbers("dlq_consecutive", "dlq_records", "dlq_letters", "lease_until"),
+            sa.UniqueConstraint("kind", "incarnation", "partition", "name"),
+        )
+
+    def _table(self, name: str, *parts: Any) -> sa.Table:
+        return sa.Table(name, self.metadata, *parts)
+
+
+def _id(name: str = "id") -> sa.Column[int]:
+    return sa.Column(name, _BIG, primary_key=True, autoincrement=False)
+
+
+def _numbers(*names: str) -> list[sa.Column[int]]:
+    return [sa.Column(name, _BIG, nullable=False) for name in names]
+
+
+class HistoryTable:
+    """The history table of one definition version of a group, and how events become its rows.
+
+    Attributes:
+        group: The definition.
+        dialect: The engine.
+        name: Name of the table.
+        table: It, for expressions; columns in stored order (keys, ours, active features, retired features).
+        insert: INSERT of one row as text for the driver, columns in the order of `row`.
+    """
+
+    def __init__(self, group: FeatureGroup, dialect: Dialect) -> None:
+        self.group = group
+        self.dialect = dialect
+        self.name = f"history_{group.name}"
+        keys: list[Any] = [
+            sa.Column(key.name, dialect.key_type(key.type), primary_key=True, autoincrement=False) for key in group.keys
+        ]
+        ours: list[Any] = [
+            *(sa.Column(each, _BIG, primary_key=True, autoincrement=False) for each in ("_event_time", "_source")),
+            sa.Column("_sequence", _BIG, primary_key=True, autoincrement=False),
+            sa.Column("_ingest_time", _BIG, nullable=False),
+            sa.Column("_deleted", sa.Boolean, nullable=False),
+        ]
+        features: list[Any] = [self.feature_column(each) for each in (*group.features, *group.retired)]
+        self.table = sa.Table(
+            self.name, sa.MetaData(), *keys, *ours, *features, sqlite_with_rowid=False, mysql_row_format="DYNAMIC"
+        )
+        # Recovery reads a source's rows between two positions; without this every restart would scan the table.
+        sa.Index(f"history_{group.name}_source", self.table.c["_source"], self.table.c["_sequence"])
+        self.insert = self._insert_text()
+        self.no_values = (None,) * len(group.features)
+        self._key_count = len(keys)
+
+    def feature_column(self, feature: Feature) -> sa.Column[Any]:
+        """The column of a feature; its default also fills old rows when the column is added."""
+        default = None
+        if feature.has_default and feature.default is not None:
+            default = sa.text(self._default_text(feature))
+        return sa.Column(feature.name, self.dialect.value_type(feature.type), nullable=True, server_default=default)
+
+    def _default_text(self, feature: Feature) -> str:
+        value = feature.default
+        if feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}:
+            return repr(float(value))
+        return self.dialect.default_text(value) if isinstance(value, str) else literal(value)
+
+    def quoted(self, name: str) -> str:
+        """A column or table name as SQL text."""
+        return quote_name(name, self.dialect.quote)
+
+    def _insert_text(self) -> str:
+        names = [*self.group.key_names, "_event_time", "_source", "_sequence", "_ingest_time", "_deleted"]
+        names += [feature.name for feature in self.group.features]
+        columns = ", ".join(map(self.quoted, names))
+        places = ", ".join([self.dialect.parameter] * len(names))
+        kept = self.dialect.insert_or_keep(self.quoted(names[0]))
+        return f"INSERT INTO {self.quoted(self.name)} ({columns}) VALUES ({places}) {kept}"  # noqa: S608 - quoted names
+
+    def row(self, event: Event, source_id: int, ingest_time_us: int) -> tuple[Plain, ...]:
+        """Parameters of `insert`."""
+        return (
+            *event.key,
+            event.event_time_us,
+            source_id,
+            event.sequence,
+            ingest_time_us,
+            event.deleted,
+            *(self.no_values if event.deleted else event.values),
+        )
+
+    @property
+    def keys(self) -> list[sa.Column[Any]]:
+        """The key columns in order."""
+        return [self.table.c[name] for name in self.group.key_names]
+
+    @property
+    def columns(self) -> list[sa.Column[Any]]:
+        """What `history_row` wants selected, in this order."""
+        ours = ("_event_time", "_source", "_sequence", "_ingest_time", "_deleted")
+        names = (*self.group.key_names, *ours, *(feature.name for feature in self.group.features))
+        return [self.table.c[name] for name in names]
+
+    def history_row(self, row: Any) -> HistoryRow:
+        """A selected row of `columns` in plain form; a delete has no values, whatever a later default filled in."""
+        at = self._key_count
+        time_us, source_id, sequence, ingest_time_us, deleted = row[at : at + 5]
+        values = self.no_values if deleted else tuple(row[at + 5 :])
+        return HistoryRow(tuple(row[:at]), time_us, source_id, sequence, ingest_time_us, bool(deleted), values)
