@@ -1,0 +1,1 @@
+"""The `oomstream` command: one module per family of verbs."""

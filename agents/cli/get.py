@@ -1,0 +1,148 @@
+"""`oomstream get`: definitions, sources, online values."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oomstream.agents.cli.options import Features, Keys, Output, parse_keys, split_features
+from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
+
+if TYPE_CHECKING:
+    from oomstream.schemas.groups import FeatureGroup, KeyField
+    from oomstream.stores.base import Source
+
+app = typer.Typer(help="Show definitions, sources and online values.", no_args_is_help=True)
+
+
+class MetaKind(StrEnum):
+    """What `get meta` can list."""
+
+    ENTITY = "entity"
+    GROUP = "group"
+    FEATURE = "feature"
+
+
+Wide = Annotated[bool, typer.Option("--wide", "-w", help="More columns.")]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add this family of verbs to the command."""
+    parent.add_typer(app, name="get", rich_help_panel="Read")
+
+
+@app.command("meta", epilog="Example: oomstream get meta feature -g plane -o csv")
+def meta(
+    kind: Annotated[MetaKind, typer.Argument(help="What to list.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(help="Only the one of this name.", show_default=False)] = None,
+    entity: Annotated[str | None, typer.Option("--entity", "-e", metavar="E", help="Only of this entity.")] = None,
+    group: Annotated[str | None, typer.Option("--group", "-g", metavar="G", help="Only of this group.")] = None,
+    wide: Wide = False,
+    output: Output = OutputFormat.ASCII_TABLE,
+) -> None:
+    """List the registered entities, groups or features."""
+    from oomstream.agents.cli.meta import entities, features, groups
+    from oomstream.agents.cli.session import load_catalog
+
+    catalog = asyncio.run(load_catalog())
+    make = {MetaKind.ENTITY: entities, MetaKind.GROUP: groups, MetaKind.FEATURE: features}[kind]
+    listing = make(catalog, name, entity, group, wide)
+    print_listing(listing, output)
+
+
+@app.command("source", epilog="Example: oomstream get source -o json")
+def source(wide: Wide = False, output: Output = OutputFormat.ASCII_TABLE) -> None:
+    """List the sources of events and how far each is ingested.
+
+    NEXT is the first sequence (for a topic: the offset) that is not in history yet, ONLINE the first whose online row
+    may not be written yet.
+    """
+    from oomstream.agents.cli.session import load_sources
+
+    print_listing(sources_listing(asyncio.run(load_sources()), wide), output)
+
+
+@app.command("online", epilog="Example: oomstream get online -k N14228,N24211 --feature plane.arr_delay,plane.dest")
+def online(
+    keys: Keys,
+    features: Features,
+    statuses: Annotated[
+        bool, typer.Option("--statuses", help="Also say of each value whether it is present, null, missing or expired.")
+    ] = False,
+    output: Output = OutputFormat.ASCII_TABLE,
+) -> None:
+    """Read the newest values of entities: a row per key, in the order asked."""
+    from oomstream.agents.cli.session import load_catalog, settings
+    from oomstream.query import FeatureStore
+
+    names = split_features(features)
+    catalog = asyncio.run(load_catalog())
+    groups = [group for group, _ in catalog.features(names)]
+    rows = parse_keys(keys, key_columns(groups))
+    with FeatureStore.open(settings()) as store:
+        result = store.get_online_features(features=names, entity_rows=rows)
+        print_listing(_online_listing(groups, names, rows, result, statuses), output)
+
+
+def key_columns(groups: list[FeatureGroup]) -> dict[str, KeyField]:
+    """The key fields that requests for these groups need, by the name of the column that holds them.
+
+    Two entities that call different keys alike are told apart as ``entity.key``.
+    """
+    by_entity = {group.entity: group.keys for group in groups}
+    owners: dict[str, set[str]] = {}
+    for entity, fields in by_entity.items():
+        for field in fields:
+            owners.setdefault(field.name, set()).add(entity)
+    return {
+        (field.name if len(owners[field.name]) == 1 else f"{entity}.{field.name}"): field
+        for entity, fields in by_entity.items()
+        for field in fields
+    }
+
+
+def _online_listing(
+    groups: list[FeatureGroup], names: list[str], rows: list[dict[str, Any]], result: Any, statuses: bool
+) -> Listing:
+    # oomcli heads the key by its entity's name; with several key fields their own names must tell them apart.
+    key_names = list(rows[0]) if rows else list(key_columns(groups))
+    heads = [groups[0].entity] if len(key_names) == 1 else key_names
+    full = [name.replace(":", ".", 1) if "." not in name else name for name in names]
+    values, states = result.to_dict(), result.statuses
+    columns = [*heads]
+    for name in full:
+        columns += [name, f"{name} status"] if statuses else [name]
+    printed = []
+    for at, row in enumerate(rows):
+        cells: list[Any] = list(row.values())
+        for name in full:
+            cells += [values[name][at], str(states[name][at])] if statuses else [values[name][at]]
+        printed.append(cells)
+    return Listing(columns, printed)
+
+
+def sources_listing(sources: list[Source], wide: bool) -> Listing:
+    """Sources by id with their positions."""
+    from oomstream.schemas.types import time_from_us
+
+    columns = ["ID", "KIND", "NAME", "PARTITION", "NEXT", "ONLINE", "LAST-INGEST"]
+    rows: list[list[Any]] = [
+        [
+            each.id,
+            each.name.kind.name.lower(),
+            each.name.name,
+            each.name.partition,
+            each.next_sequence,
+            each.online_sequence,
+            time_from_us(each.last_ingest_time_us) if each.last_ingest_time_us else None,
+        ]
+        for each in sources
+    ]
+    if wide:
+        columns += ["INCARNATION", "OWNER"]
+        for row, each in zip(rows, sources, strict=True):
+            row += [each.name.incarnation, each.owner]
+    return Listing(columns, rows)

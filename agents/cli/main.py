@@ -1,0 +1,117 @@
+"""Entry point of the `oomstream` command: the verbs, the global options, and how errors end.
+
+Exit codes: 0 done, 1 the thing failed, 2 wrong use (also a wrong setting), 130 interrupted. An error is one sentence
+on standard error. Starting must be quick, so each verb imports what is heavy (faust, duckdb, pyarrow, SQLAlchemy)
+when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oomstream.agents.cli import demo, dlq, get, join, push, run, setup, status
+from oomstream.schemas.errors import InvalidSetting, OomstreamError
+
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="oomstream",
+    help="Feature events on Kafka become online values and training sets, exactly once in effect.",
+    epilog="Start with: oomstream demo  (or make demo). Settings are OOMSTREAM_… variables: docs/operations.md.",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for family in (setup, run, get, push, join, dlq, status, demo):
+    family.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"oomstream {version('oomstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            metavar="DIR",
+            help="Folder of the embedded stores; wins over OOMSTREAM_DATA_DIR. Default: .oomstream",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, also print the traceback.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del debug, show_version  # `main` and the callback look after these
+    if data_dir is not None:
+        # Through the environment, so that it also reaches the query module and the processes that a verb starts.
+        os.environ["OOMSTREAM_DATA_DIR"] = str(data_dir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code.
+
+    Args:
+        argv: Arguments without the program's name; None = those of the process.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    # Wanted when something has gone wrong already, at the end of the line that is there: accepted anywhere.
+    args = [each for each in args if each != "--debug"] or ["--help"]
+    try:
+        code = app(args=args, prog_name="oomstream", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has enough; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as exc:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        sentence, code = explain(exc)
+        print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
+        return code
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The sentence and the exit code for an error."""
+    if isinstance(error, typer.TyperException):
+        return _one_line(error.format_message()), error.exit_code
+    if isinstance(error, typer.Abort):
+        return "stopped", EXIT_FAILED
+    if isinstance(error, OomstreamError):
+        return _one_line(str(error)), EXIT_WRONG_USE if isinstance(error, InvalidSetting) else EXIT_FAILED
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return f"{error.strerror}{where}", EXIT_FAILED
+    kind = type(error).__name__
+    return f"unexpected {kind} in oomstream (run it again with --debug and report what it prints)", EXIT_FAILED
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
