@@ -1,0 +1,233 @@
+"""Building a training set: labels in, history read at one cut, features out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oomstream.query.columns import typed_column
+from oomstream.query.engine import Duck, GroupJoin
+from oomstream.query.key_columns import find_key_columns
+from oomstream.query.label_columns import csv_key_type, key_column, label_times, once, time_column
+from oomstream.query.labels import Labels, read_labels
+from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS
+from oomstream.query.training_set import TrainingSet
+from oomstream.schemas.errors import InvalidEvent, InvalidLabels, InvalidRequest, InvalidTime
+from oomstream.schemas.events import Plain
+from oomstream.schemas.groups import Category, Feature, FeatureGroup
+from oomstream.schemas.types import Kind, time_from_us, us_from_text, us_from_time
+from oomstream.stores.base import Cut, HistoryStore
+
+MAX_PUSHED_KEYS = 1_000
+"""Up to how many entities the store is asked for by key; of more, all of the group's history is scanned."""
+
+_SCAN_CELLS = 1_000_000
+"""Cells of one scanned table, about: wide groups are scanned in fewer rows at a time."""
+
+_PLAIN = {Kind.BOOLEAN: pa.bool_(), Kind.FLOAT: pa.float64(), Kind.DOUBLE: pa.float64(), Kind.BYTES: pa.binary()}
+_INTEGERS = frozenset({Kind.INT, Kind.LONG, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """What a training set is made of.
+
+    Attributes:
+        features: Group and feature of every column, in the order asked.
+        timestamp_column: Name of the label time column; None = by its usual names.
+        as_of_us: Only rows ingested by then, UTC microseconds; None = all.
+        available: Only rows ingested by the label time.
+        range_rows: Rows of history that are joined at a time, about.
+        range_bytes: Bytes of history that are joined at a time, about.
+    """
+
+    features: Sequence[tuple[FeatureGroup, Feature]]
+    timestamp_column: str | None = None
+    as_of_us: int | None = None
+    available: bool = False
+    range_rows: int = RANGE_ROWS
+    range_bytes: int = RANGE_BYTES
+
+    def by_group(self) -> list[tuple[FeatureGroup, list[Feature]]]:
+        """The groups in the order in which they are first asked for, each with its features."""
+        found: dict[str, tuple[FeatureGroup, list[Feature]]] = {}
+        for group, feature in self.features:
+            found.setdefault(group.name, (group, []))[1].append(feature)
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Labels, checked: their times and the keys of each entity, in plain form."""
+
+    labels: Labels
+    times: pa.ChunkedArray
+    keys: Mapping[str, list[pa.ChunkedArray]]
+
+
+def as_of_us(as_of: datetime | str | int | None) -> int | None:
+    """UTC microseconds of an as_of argument: a datetime (naive = UTC), RFC 3339 text, or such microseconds.
+
+    Raises:
+        InvalidTime: It is none of these.
+    """
+    if as_of is None or type(as_of) is int:
+        return as_of
+    if isinstance(as_of, datetime):
+        return us_from_time(as_of)
+    try:
+        if isinstance(as_of, str):
+            return us_from_text(as_of)
+    except InvalidEvent as exc:
+        raise InvalidTime(f"as_of {exc}") from exc
+    raise InvalidTime(
+        f"as_of is a {type(as_of).__name__}; pass a datetime or RFC 3339 text such as 2024-05-01T12:00:00Z"
+    )
+
+
+async def build_training_set(history: HistoryStore, labels: Any, request: TrainingRequest) -> TrainingSet:
+    """Join labels with the values that were right at their times.
+
+    Args:
+        history: Open history store.
+        labels: Label table in any form that `read_labels` takes.
+        request: What to join.
+
+    Raises:
+        InvalidLabels: A column is missing or holds a wrong value.
+        InvalidTime: `as_of` is not settled yet.
+        StoreUnavailable: History cannot be read.
+    """
+    for group, _ in request.by_group():
+        if group.category is not Category.STREAM:
+            raise InvalidRequest(f"group {group.name!r} is a {group.category} group; only stream groups can be joined")
+    prepared = await asyncio.to_thread(_prepare, labels, request)
+    async with history.cut() as cut:
+        if request.as_of_us is not None:
+            _check_settled(request.as_of_us, cut.now_us, history)
+        duck = await asyncio.to_thread(Duck)
+        try:
+            columns: dict[str, pa.ChunkedArray] = {}
+            for group, features in request.by_group():
+                found = await _join_group(duck, cut, group, features, prepared, request)
+                columns.update(await asyncio.to_thread(_typed, group, features, found))
+        finally:
+            await asyncio.to_thread(duck.close)
+    names = [f"{group.name}.{feature.name}" for group, feature in request.features]
+    return TrainingSet(prepared.labels, pa.table({name: columns[name] for name in names}))
+
+
+def _check_settled(as_of: int, now_us: int, history: HistoryStore) -> None:
+    newest = now_us - int(history.transaction_limit_s * 1_000_000)
+    if as_of > newest:
+        raise InvalidTime(
+            f"as_of {time_from_us(as_of).isoformat()} is not settled in {history.url}: transactions of up to "
+            f"{history.transaction_limit_s:g} s may still add rows; the newest possible is {time_from_us(newest).isoformat()}"
+        )
+
+
+def _prepare(labels: Any, request: TrainingRequest) -> _Prepared:
+    groups = [group for group, _ in request.by_group()]
+    csv_types = {
+        name: csv_key_type(key)
+        for group in groups
+        for key in group.keys
+        for name in (key.name, f"{group.entity}.{key.name}")
+    }
+    table = read_labels(labels, text_columns=csv_types)
+    taken = {f"{group.name}.{feature.name}" for group, feature in request.features}.intersection(table.names)
+    if taken:
+        raise InvalidLabels(f"labels: column {min(taken)!r} has the name of a feature that is asked for")
+    time_name = time_column(table, request.timestamp_column)
+    columns = find_key_columns(groups, table.names, where="labels", error=InvalidLabels)
+    keys = {
+        group.entity: [
+            key_column(once(table, name), key, name)
+            for name, key in zip(columns[group.entity], group.keys, strict=True)
+        ]
+        for group in groups
+    }
+    return _Prepared(table, label_times(once(table, time_name), time_name), keys)
+
+
+def _label_side(prepared: _Prepared, group: FeatureGroup) -> pa.Table:
+    """The labels of one group's entity: keys, time, row number; rows with a null in the key are left out."""
+    numbers = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), len(prepared.times))), 1)
+    keys = {f"k{at}": column for at, column in enumerate(prepared.keys[group.entity])}
+    side = pa.table({**keys, "t": prepared.times, "r": numbers})
+    for name in keys:
+        if side.column(name).null_count:
+            side = side.filter(pc.is_valid(side.column(name)))
+    return side
+
+
+async def _join_group(
+    duck: Duck, cut: Cut, group: FeatureGroup, features: list[Feature], prepared: _Prepared, request: TrainingRequest
+) -> pa.Table:
+    names = [feature.name for feature in features]
+    labels = await asyncio.to_thread(_label_side, prepared, group)
+    join = GroupJoin(
+        duck,
+        group,
+        names,
+        labels,
+        len(prepared.times),
+        cut.kinds,
+        available=request.available,
+        range_rows=request.range_rows,
+        range_bytes=request.range_bytes,
+    )
+    if labels.num_rows:
+        await _scan_into(join, cut, group, names, labels, request)
+    schema = pa.schema([pa.field(feature.name, _plain_type(feature)) for feature in features])
+    return await asyncio.to_thread(join.finish, schema)
+
+
+async def _scan_into(
+    join: GroupJoin, cut: Cut, group: FeatureGroup, names: list[str], labels: pa.Table, request: TrainingRequest
+) -> None:
+    """Scan what the labels can need, and join each table while the next one is being read."""
+    span = pc.min_max(labels.column("t")).as_py()
+    ingested = [time for time in (request.as_of_us, span["max"] if request.available else None) if time is not None]
+    scan = cut.scan(
+        group,
+        names,
+        keys=await asyncio.to_thread(_pushed_keys, labels, len(group.keys)),
+        min_event_time_us=None if group.ttl_us is None else span["min"] - group.ttl_us,
+        max_event_time_us=span["max"],
+        max_ingest_time_us=min(ingested, default=None),
+        batch_rows=max(1_000, min(100_000, _SCAN_CELLS // (len(names) + len(group.keys) + 5))),
+    )
+    joining: asyncio.Task[None] | None = None
+    try:
+        async for rows in scan:
+            if joining is not None:
+                await joining
+            joining = asyncio.create_task(asyncio.to_thread(join.feed, rows))
+    finally:
+        if joining is not None:
+            await joining
+
+
+def _pushed_keys(labels: pa.Table, parts: int) -> list[tuple[Plain, ...]] | None:
+    names = [f"k{at}" for at in range(parts)]
+    distinct = labels.select(names).group_by(names).aggregate([])
+    if distinct.num_rows > MAX_PUSHED_KEYS:
+        return None
+    columns: list[Iterable[Plain]] = [distinct.column(name).to_pylist() for name in names]
+    return sorted(zip(*columns, strict=True))
+
+
+def _plain_type(feature: Feature) -> pa.DataType:
+    kind = feature.type.kind
+    return pa.int64() if kind in _INTEGERS else _PLAIN.get(kind, pa.string())
+
+
+def _typed(group: FeatureGroup, features: Sequence[Feature], plain: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {f"{group.name}.{each.name}": typed_column(plain.column(each.name), each.type) for each in features}
