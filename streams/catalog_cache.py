@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from oomstream.schemas.catalog import Catalog
 from oomstream.stores.base import HistoryStore
 
-SHORTEST_INTERVAL_S = 1.0
+SHORTEST_INTERVAL_S = 0.2
 
 
 class CatalogCache:
@@ -48,7 +48,7 @@ class CatalogCache:
     async def reload(self) -> Catalog:
         """Read the catalog anew; what was published before the call is in the result.
 
-        Calls that wait at the same time share one read, and reads are at least a second apart: a caller waits for
+        Calls that wait at the same time share one read, and reads are at least 0.2 s apart: a caller waits for
         its turn instead of being given an old copy, since it would judge events with it.
 
         Raises:
