@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+
+	"github.com/pingcap/kvproto/pkg/errorpb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+)
+
+// raftEntryMaxSize is real TiKV's default for raftstore.raft-entry-max-size.
+const raftEntryMaxSize = 8 << 20
+
+// tikvServer is the engine with a limit of real TiKV's that the engine, having no Raft, does not know.
+type tikvServer struct {
+	tikvpb.TikvServer
+}
+
+// KvPrewrite refuses what would be one Raft entry of more than 8 MiB.
+func (s tikvServer) KvPrewrite(
+	ctx context.Context, request *kvrpcpb.PrewriteRequest,
+) (*kvrpcpb.PrewriteResponse, error) {
+	size := 0
+	for _, mutation := range request.Mutations {
+		size += len(mutation.Key) + len(mutation.Value)
+	}
+	if size <= raftEntryMaxSize {
+		return s.TikvServer.KvPrewrite(ctx, request)
+	}
+	region := request.Context.GetRegionId()
+	return &kvrpcpb.PrewriteResponse{RegionError: &errorpb.Error{
+		Message:           "raft entry is too large",
+		RaftEntryTooLarge: &errorpb.RaftEntryTooLarge{RegionId: region, EntrySize: uint64(size)},
+	}}, nil
+}
