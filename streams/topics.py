@@ -177,7 +177,10 @@ def log_ends(
     Raises:
         StoreUnavailable: The broker does not answer.
     """
-    futures = admin.list_offsets({each: OffsetSpec.latest() for each in partitions}, request_timeout=timeout_s)
+    futures = admin.list_offsets(
+        {each: OffsetSpec.latest() for each in partitions},  # type: ignore[no-untyped-call]
+        request_timeout=timeout_s,
+    )
     return {
         (each.topic, each.partition): _result(future, broker, "reading the log's ends", timeout_s).offset
         for each, future in futures.items()
