@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +14,7 @@ from oomstream.schemas.errors import InvalidEvent, InvalidSetting
 from oomstream.schemas.types import us_from_text
 
 PREFIX = "OOMSTREAM_"
+_FILE = "_FILE"
 
 
 def _duration_us(value: Any) -> Any:
@@ -31,7 +32,10 @@ def _time_us(value: Any) -> Any:
 
 def _start(value: str) -> str:
     if value not in {"earliest", "latest"}:
-        _time_us(value)
+        try:
+            _time_us(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not earliest, latest or RFC 3339 text with an offset") from None
     return value
 
 
@@ -43,9 +47,12 @@ class Settings(BaseSettings):
     """Settings of every process; each is the environment variable OOMSTREAM_ + its name in capitals.
 
     Durations are written as ``5m``, times as RFC 3339. docs/operations.md lists them all.
+
+    A setting that holds a password need not stand in the environment: for every OOMSTREAM_X, OOMSTREAM_X_FILE names a
+    file whose content, without white space around it, is the value (a Docker or Kubernetes secret; the whole URL).
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     data_dir: Path = Field(
         Path(".oomstream"), description="Folder of the embedded stores and of the dev broker's address."
@@ -57,10 +64,15 @@ class Settings(BaseSettings):
     history_url: str | None = Field(None, description="History and metadata; default: SQLite in the data folder.")
     schema_registry_url: str | None = Field(None, description="Schema Registry, for Confluent-framed events.")
     consumer_group: str = Field("oomstream", description="Kafka consumer group of the workers.")
+    session_timeout_us: DurationUs = Field(
+        10_000_000,
+        alias="OOMSTREAM_SESSION_TIMEOUT",
+        description="After how long a silent worker loses its partitions (a real broker's least is 6s).",
+    )
     start: Annotated[str, AfterValidator(_start)] = Field(
         "earliest", description="Where a source never seen begins: earliest, latest, or a time."
     )
-    on_lost_range: Annotated[str, Field(pattern="^(stop|skip)$")] = Field(
+    on_lost_range: Literal["stop", "skip"] = Field(
         "stop", description="When the log no longer holds the position: stop, or skip what is lost."
     )
     batch_rows: int = Field(2_000, ge=1, le=20_000, description="Most records in one batch of one partition.")
@@ -111,18 +123,45 @@ def load_settings(**overrides: Any) -> Settings:
         **overrides: Settings by name that win over the environment; None means not given.
 
     Raises:
-        InvalidSetting: A value is wrong, or an OOMSTREAM_ variable is unknown; names the variable.
+        InvalidSetting: A value is wrong, a ``_FILE`` cannot be read, or an OOMSTREAM_ variable is unknown; names the
+            variable.
     """
-    known = {(field.alias or PREFIX + name.upper()) for name, field in Settings.model_fields.items()}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.removesuffix("_FILE") not in known)
+    # By variable, the name that pydantic-settings takes the value under.
+    known = {
+        (field.alias or PREFIX + name.upper()): field.alias or name for name, field in Settings.model_fields.items()
+    }
+    ours = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    unknown = [name for name in ours if name not in known and name.removesuffix(_FILE) not in known]
     if unknown:
         raise InvalidSetting(f"unknown setting {', '.join(unknown)} in the environment (docs/operations.md lists all)")
-    given = {name: value for name, value in overrides.items() if value is not None}
-    aliased = {Settings.model_fields[name].alias or name: value for name, value in given.items()}
+    values = {known[name.removesuffix(_FILE)]: _content(name) for name in ours if name not in known}
+    for name, value in overrides.items():
+        if value is not None:
+            values[Settings.model_fields[name].alias or name] = value
     try:
-        return Settings(**aliased)
+        return Settings(**values)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "setting"
-        variable = name if name.startswith(PREFIX) else PREFIX + name.upper()
-        raise InvalidSetting(f"setting {variable}: {first['msg']}") from exc
+        where = str(first["loc"][0]) if first["loc"] else "setting"
+        variable = where if where.startswith(PREFIX) else PREFIX + where.upper()
+        # The error itself shows the value, which may be a URL with a password.
+        raise InvalidSetting(f"setting {variable}: {_sentence(first['msg'])}") from None
+
+
+def _content(variable: str) -> str:
+    """Content of the file that a ``_FILE`` variable names."""
+    if variable.removesuffix(_FILE) in os.environ:
+        raise InvalidSetting(f"settings {variable.removesuffix(_FILE)} and {variable} are both set: keep one of them")
+    path = Path(os.environ[variable])
+    try:
+        return path.read_text().strip()
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"setting {variable}: {path} is not UTF-8 text") from None
+    except OSError as exc:
+        raise InvalidSetting(f"setting {variable}: {path} cannot be read ({exc.strerror})") from exc
+
+
+def _sentence(message: str) -> str:
+    """Pydantic's message without its own prefix, beginning with a small letter."""
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
