@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oomstream.agents.cli.options import Features, InputFile, parse_time, split_features
+from oomstream.agents.cli.options import Features, InputFile, Output, parse_time, split_features
 from oomstream.agents.cli.output import Listing, OutputFormat, print_csv, print_listing
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def join(
     available: Annotated[
         bool, typer.Option("--available", help="Only what was ingested by each label's time.")
     ] = False,
-    output: Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")] = OutputFormat.CSV,
+    output: Output = OutputFormat.CSV,
 ) -> None:
     """Give each label row the feature values that were true at its time.
 

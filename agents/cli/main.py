@@ -29,7 +29,7 @@ app = typer.Typer(
     epilog="Start with: oomstream demo  (or make demo). Settings are OOMSTREAM_… variables: docs/operations.md.",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for family in (setup, run, get, push, join, dlq, status, demo):
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Wanted when something has gone wrong already, at the end of the line that is there: accepted anywhere.
     args = [each for each in args if each != "--debug"] or ["--help"]
     try:
-        code = app(args=args, prog_name="oomstream", standalone_mode=False)
+        code = app(args=args, prog_name="oomstream", standalone_mode=False, obj=debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output (`| head`) has enough; Python must not complain about it at exit.
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         sentence, code = explain(exc)
-        print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
+        if sentence:  # there is none where a family of verbs was named without a verb: its help was printed
+            print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
         return code
     return code if isinstance(code, int) else 0
 

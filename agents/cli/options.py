@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from oomstream.schemas.groups import KeyField
     from oomstream.schemas.types import ValueType
 
-Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.", show_default=True)]
+Output = Annotated[
+    OutputFormat,
+    typer.Option("--output", "-o", metavar="FORMAT", help=f"How to print it: {', '.join(OutputFormat)}."),
+]
 Features = Annotated[
     list[str],
     typer.Option(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from typing import Annotated
+
 import typer
 
 PANEL = "Run"
@@ -9,3 +13,60 @@ PANEL = "Run"
 
 def register(parent: typer.Typer) -> None:
     """Add this family of verbs to the command."""
+    parent.command("dev", rich_help_panel=PANEL, epilog="Example: oomstream dev")(dev)
+    parent.command("worker", rich_help_panel=PANEL, epilog="Example: oomstream worker -g plane -g weather")(worker)
+    parent.command("broker", rich_help_panel=PANEL, epilog="Example: oomstream broker")(broker)
+
+
+def worker(
+    context: typer.Context,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group", "-g", metavar="GROUP", help="Only this group; repeatable. Default: all.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Ingest events from the broker until it is stopped.
+
+    Start as many as you like, on any machines: they share the partitions. SIGTERM and Ctrl-C end one in order, with
+    exit code 0; a worker that was killed loses nothing.
+    """
+    from oomstream.agents.cli.session import settings
+    from oomstream.streams.broker import need_broker
+
+    chosen = settings()
+    found = need_broker(chosen)
+    from oomstream.agents.worker import worker_main
+
+    raise typer.Exit(worker_main(chosen, group or None, broker=found, debug=bool(context.obj)))
+
+
+def broker() -> None:
+    """Run the embedded broker alone until it is stopped.
+
+    It speaks Kafka's protocol on this machine only, keeps about 5 MB a partition, and forgets everything when it ends.
+    Other commands find it through the data folder; it prints its URL for other clients.
+    """
+    from oomstream.agents.broker import EmbeddedBroker
+    from oomstream.agents.cli.session import settings
+
+    chosen = settings()
+    # Blocked before the broker starts threads of its own, so that the signals wait for sigwait below.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    with EmbeddedBroker(chosen.data_dir) as running:
+        typer.echo(running.url)
+        typer.echo(f"serving Kafka clients at {running.broker.servers[0]}; Ctrl-C ends it", err=True)
+        sys.stdout.flush()
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+def dev(context: typer.Context) -> None:
+    """Run broker, worker and stores in one process.
+
+    Nothing else is needed: the embedded broker, and SQLite in the data folder. It prints what to type next.
+    """
+    from oomstream.agents.cli.session import settings
+    from oomstream.agents.dev import run_dev
+
+    raise typer.Exit(run_dev(settings(), typer.echo, debug=bool(context.obj)))

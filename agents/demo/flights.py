@@ -44,6 +44,9 @@ _WEATHER_TYPES: dict[str, Any] = {
 }
 _BATCH_ROWS = 10_000
 
+NO_WEATHER = pa.table({"origin": pa.array([], pa.string()), "measured_at": pa.array([], _TIME)})
+"""For streams of landings alone."""
+
 
 def data_folder() -> Path:
     """Folder of the package's CSV files.
