@@ -1,138 +1,286 @@
-"""Records of a log to events: what is exactly one valid encoding of the group's schema, and what is not."""
+"""Records of a log to events: what is exactly one valid encoding of the group's schema, and what is not.
+
+Records of one batch that are framed alike (and written with the same schema) are decoded together, a few hundred at a
+time, by code that loops in C and only says yes beyond doubt. Where it does not, each record of those is tried alone,
+and the ones still in doubt are judged slowly and exactly. Both ways give the same events.
+
+Source:
+    design.md, section 3 (event bytes).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from oomstream.schemas.catalog import RegisteredGroup
-from oomstream.schemas.codec import BodyCodec
-from oomstream.schemas.errors import InvalidEvent, Reason
+from oomstream.schemas.columns import Column
+from oomstream.schemas.errors import InvalidDefinition, InvalidEvent, Reason
+from oomstream.schemas.event_builder import EventBuilder
+from oomstream.schemas.event_builder import EventLimits as EventLimits
 from oomstream.schemas.events import Decoded, Event, Record, Rejected
-from oomstream.schemas.framing import EVENT_TIME_HEADER, Framing, detect, parse_tombstone_key
-from oomstream.schemas.groups import NO_DEFAULT
-from oomstream.schemas.json_events import parse_object
-from oomstream.schemas.keys import check_part, encode_entity
+from oomstream.schemas.framing import (
+    SINGLE_OBJECT_HEADER_BYTES,
+    Framing,
+    detect,
+    parse_tombstone_key,
+    tombstone_time_us,
+)
+from oomstream.schemas.groups import EventTimeField
+from oomstream.schemas.json_events import JsonForm, parse_object
 from oomstream.schemas.layout import RecordField, read_fields
+from oomstream.schemas.names import MAX_NAME
+from oomstream.schemas.resolve import Resolution
+from oomstream.schemas.strict import StrictBodies
 from oomstream.schemas.walker import walk
 
+# What is decoded together: enough for speed, and few enough that a bad record among them costs little.
+_CHUNK_RECORDS = 256
+_CHUNK_BYTES = 256 << 10
 
-@dataclass(frozen=True, slots=True)
-class EventLimits:
-    """Which event times and sizes are accepted.
+_MAX_UNKNOWN_FIELDS = 100
+"""Most names of unknown fields that one batch reports: they come from outside."""
 
-    Attributes:
-        min_event_time_us: The oldest event time, UTC microseconds (default 2000-01-01: a wrong unit lands in 1970).
-        max_future_us: How far an event time may lie after the end of the record's Kafka timestamp.
-        max_bytes: Longest value of a message.
-    """
+_FEATURE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}", re.ASCII)
 
-    min_event_time_us: int = 946_684_800_000_000
-    max_future_us: int = 300_000_000
-    max_bytes: int = 1 << 20
+
+class _Form(Protocol):
+    """How the bodies of some records hold the values of the group's fields."""
+
+    keeps_bodies: bool
+    """Whether a body that is beyond doubt is the canonical body of the newest definition."""
+
+    def columns(self, items: Sequence[Any]) -> list[Column] | None:
+        """One column per field, in avro form; None if anything is in doubt."""
+
+    def record(self, item: Any) -> dict[str, Any]:
+        """The checked record in one body, in canonical avro form; raises InvalidEvent."""
+
+
+class _AvroForm:
+    """Bodies of one writer's schema."""
+
+    def __init__(
+        self,
+        writer: tuple[RecordField, ...],
+        reader: tuple[RecordField, ...],
+        event_time: EventTimeField,
+        *,
+        where: str,
+    ) -> None:
+        self._where = where
+        self._fields = writer
+        self._bodies = StrictBodies(writer)
+        self._resolution = Resolution(writer, reader, event_time, where=where)
+        self.keeps_bodies = self._resolution.is_same
+
+    def columns(self, items: Sequence[bytes]) -> list[Column] | None:
+        records = self._bodies.read_many(items)
+        return None if records is None else self._resolution.columns(records)
+
+    def record(self, item: bytes) -> dict[str, Any]:
+        return self._resolution.record(walk(item, self._fields, where=self._where))
+
+
+class _Batch:
+    """What becomes of one batch, while it is decoded."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.results: list[Event | Rejected | None] = [None] * len(records)
+        self.avro: dict[_AvroForm, tuple[list[int], list[bytes]]] = {}
+        self.json: tuple[list[int], list[bytes]] = ([], [])
+        self.ignored_fields = 0
+        self.fingerprints: set[bytes] = set()
+        self.fields: set[str] = set()
+        self.schema_ids: set[int] = set()
+
+    def reject(self, at: int, error: InvalidEvent) -> None:
+        self.results[at] = Rejected(self.records[at], error)
+
+    def decoded(self) -> Decoded:
+        return Decoded(
+            [each for each in self.results if type(each) is Event],
+            [each for each in self.results if type(each) is Rejected],
+            self.ignored_fields,
+            frozenset(self.fingerprints),
+            frozenset(self.fields),
+            frozenset(self.schema_ids),
+        )
 
 
 class Decoder:
-    """Decodes records in the terms of one definition version of a group; holds no state between batches."""
+    """Decodes records in the terms of one definition version of a group; keeps nothing of a batch.
+
+    Not to be used by several threads at once.
+    """
 
     def __init__(
-        self, registered: RegisteredGroup, limits: EventLimits, registry: Mapping[int, dict[str, Any]] | None = None
+        self, registered: RegisteredGroup, limits: EventLimits, registry: Mapping[int, Any] | None = None
     ) -> None:
-        self.group = registered.group
-        self._registered = registered
-        self._limits = limits
-        self._registry = registry if registry is not None else {}
-        self._codec = BodyCodec(registered)
-        self._fields = read_fields(self.group.schema, where=f"group {self.group.name}")
+        """Prepare for a group.
+
+        Args:
+            registered: The group as the catalog holds it.
+            limits: Which event times and sizes are accepted.
+            registry: Schemas of the Schema Registry by id, as JSON data; looked into anew for each batch, so that the
+                caller may add to it.
+        """
+        group = registered.group
+        self.group = group
+        self._where = group.name
+        self._writers = registered.writers
+        self._registry: Mapping[int, Any] = {} if registry is None else registry
+        self._max_bytes = limits.max_bytes
+        self._fields = read_fields(group.schema, where=f"group {group.name}")
+        self._field_names = frozenset(each.name for each in self._fields)
+        self._retired_names = frozenset(each.name for each in group.retired)
+        self._json = JsonForm(group, self._fields)
+        self._builder = EventBuilder(group, self._fields, StrictBodies(self._fields), limits)
+        self._by_fingerprint: dict[bytes, _AvroForm | InvalidEvent] = {}
+        self._by_schema_id: dict[int, _AvroForm | InvalidEvent] = {}
 
     def decode(self, records: Sequence[Record]) -> Decoded:
-        """Decode one batch."""
-        events: list[Event] = []
-        rejected: list[Rejected] = []
-        fingerprints: set[bytes] = set()
-        unknown: set[str] = set()
-        ids: set[int] = set()
-        ignored = 0
-        names = {each.name for each in self._fields}
-        for record in records:
+        """Decode one batch.
+
+        Args:
+            records: Of one source, in log order.
+
+        Returns:
+            Every record, as an event or as rejected; nothing is raised for what a record holds.
+        """
+        batch = _Batch(records)
+        for at, record in enumerate(records):
             try:
-                value = record.value
-                if value is None:
-                    key = parse_tombstone_key(record.key, self.group.keys)
-                    time = self._tombstone_time(record)
-                    self._check_time(record, time)
-                    events.append(Event(record.offset, key, encode_entity(key), time, True, (), b""))
-                    continue
-                if len(value) > self._limits.max_bytes:
-                    raise InvalidEvent(Reason.TOO_LARGE, f"the message is longer than {self._limits.max_bytes} bytes")
-                framed = detect(value)
-                if framed.framing is Framing.JSON:
-                    found = parse_object(value, where=self.group.name)
-                    extra = found.keys() - names
-                    ignored += len(extra)
-                    unknown |= extra
-                    events.append(self._event(record, self._from_json(found)))
-                    continue
-                if framed.framing is Framing.SINGLE_OBJECT:
-                    writer = self._registered.writers.get(framed.fingerprint)
-                    if writer is None:
-                        fingerprints.add(framed.fingerprint)
-                        raise InvalidEvent(Reason.UNKNOWN_FINGERPRINT, "unknown fingerprint")
-                    schema = writer.schema
-                else:
-                    if framed.schema_id not in self._registry:
-                        ids.add(framed.schema_id)
-                        raise InvalidEvent(Reason.UNKNOWN_SCHEMA_ID, "unknown schema id")
-                    schema = self._registry[framed.schema_id]
-                found = walk(framed.body, read_fields(schema, where="writer"), where=self.group.name)
-                events.append(self._event(record, {each.name: self._resolved(each, found) for each in self._fields}))
+                self._sort(batch, at, record)
             except InvalidEvent as exc:
-                rejected.append(Rejected(record, exc))
-        return Decoded(events, rejected, ignored, frozenset(fingerprints), frozenset(unknown), frozenset(ids))
+                batch.reject(at, exc)
+        for form, (places, bodies) in batch.avro.items():
+            for chunk in _chunks(bodies):
+                self._build(batch, form, places[chunk], bodies[chunk])
+        places, texts = batch.json
+        for chunk in _chunks(texts):
+            self._build_json(batch, places[chunk], texts[chunk])
+        return batch.decoded()
 
-    def _tombstone_time(self, record: Record) -> int:
-        for name, raw in record.headers:
-            if name == EVENT_TIME_HEADER:
-                try:
-                    return int(raw or b"")
-                except ValueError as exc:
-                    raise InvalidEvent(Reason.WRONG_TYPE, f"header {EVENT_TIME_HEADER} is not a number") from exc
-        return record.timestamp * 1000 + 999
-
-    def _check_time(self, record: Record, time: int) -> None:
-        if time < self._limits.min_event_time_us:
-            raise InvalidEvent(Reason.EVENT_TIME_TOO_OLD, "event time too old")
-        if time > record.timestamp * 1000 + 999 + self._limits.max_future_us:
-            raise InvalidEvent(Reason.EVENT_TIME_IN_FUTURE, "event time in future")
-
-    def _resolved(self, field: RecordField, found: dict[str, Any]) -> Any:
-        if field.name in found:
-            return found[field.name]
-        return field.default if field.default is not NO_DEFAULT else None
-
-    def _from_json(self, found: dict[str, Any]) -> dict[str, Any]:
-        avro: dict[str, Any] = {}
-        for each in self._fields:
-            if each.name not in found:
-                avro[each.name] = self._resolved(each, {})
-            elif found[each.name] is None:
-                avro[each.name] = None
+    def _sort(self, batch: _Batch, at: int, record: Record) -> None:
+        """Put a record with those that are decoded alike; a tombstone is decoded at once."""
+        value = record.value
+        if value is None:
+            key = parse_tombstone_key(record.key, self.group.keys, where=self._where)
+            time_us = tombstone_time_us(record.headers, where=self._where)
+            batch.results[at] = self._builder.tombstone(record, key, time_us)
+            return
+        if len(value) > self._max_bytes:
+            raise InvalidEvent(Reason.TOO_LARGE, f"{self._where}: the message is longer than {self._max_bytes} bytes")
+        # The common case by the shortest way.
+        form = self._by_fingerprint.get(value[2:SINGLE_OBJECT_HEADER_BYTES]) if value[:2] == b"\xc3\x01" else None
+        body = value[SINGLE_OBJECT_HEADER_BYTES:]
+        if form is None:
+            framed = detect(value, where=self._where)
+            if framed.framing is Framing.JSON:
+                batch.json[0].append(at)
+                batch.json[1].append(value)
+                return
+            body = framed.body
+            if framed.framing is Framing.SINGLE_OBJECT:
+                form = self._form_of_fingerprint(batch, framed.fingerprint)
             else:
-                try:
-                    avro[each.name] = each.type.canonical(each.type.avro_from_json(found[each.name]))
-                except InvalidEvent as exc:
-                    raise InvalidEvent(exc.reason, f"{self.group.name}.{each.name} {exc}") from exc
-        return avro
+                form = self._form_of_schema_id(batch, framed.schema_id)
+        if isinstance(form, InvalidEvent):
+            raise InvalidEvent(form.reason, str(form))
+        waiting = batch.avro.get(form)
+        if waiting is None:
+            waiting = batch.avro[form] = ([], [])
+        waiting[0].append(at)
+        waiting[1].append(body)
 
-    def _event(self, record: Record, avro: dict[str, Any]) -> Event:
-        for part in self.group.keys:
-            check_part(avro[part.name])
-        key = tuple(avro[part.name] for part in self.group.keys)
-        time = avro[self.group.event_time.name] * self.group.event_time.unit.microseconds
-        self._check_time(record, time)
-        values = tuple(
-            None if avro[each.name] is None else each.type.plain_from_avro(avro[each.name])
-            for each in self.group.features
-        )
-        return Event(record.offset, key, encode_entity(key), time, False, values, self._codec.encode_record(avro))
+    def _form_of_fingerprint(self, batch: _Batch, fingerprint: bytes) -> _AvroForm | InvalidEvent:
+        writer = self._writers.get(fingerprint)
+        if writer is None:
+            batch.fingerprints.add(fingerprint)
+            raise InvalidEvent(
+                Reason.UNKNOWN_FINGERPRINT, f"{self._where}: no definition has the fingerprint {fingerprint.hex()}"
+            )
+        form = self._by_fingerprint[fingerprint] = self._form(writer.schema)
+        return form
+
+    def _form_of_schema_id(self, batch: _Batch, schema_id: int) -> _AvroForm | InvalidEvent:
+        form = self._by_schema_id.get(schema_id)
+        if form is not None:
+            return form
+        if schema_id not in self._registry:
+            batch.schema_ids.add(schema_id)
+            raise InvalidEvent(
+                Reason.UNKNOWN_SCHEMA_ID, f"{self._where}: the Schema Registry's schema {schema_id} is not known"
+            )
+        form = self._by_schema_id[schema_id] = self._form(self._registry[schema_id])
+        return form
+
+    def _form(self, schema: Any) -> _AvroForm | InvalidEvent:
+        try:
+            writer = read_fields(schema, where=self._where, strict_logical=False)
+            return _AvroForm(writer, self._fields, self.group.event_time, where=self._where)
+        except InvalidDefinition as exc:
+            return InvalidEvent(Reason.UNSUPPORTED_SCHEMA, f"the writer's schema cannot be used: {exc}")
+
+    def _build_json(self, batch: _Batch, places: Sequence[int], texts: Sequence[bytes]) -> None:
+        good: list[int] = []
+        objects: list[dict[str, Any]] = []
+        for at, text in zip(places, texts, strict=True):
+            try:
+                found = parse_object(text, where=self._where)
+            except InvalidEvent as exc:
+                batch.reject(at, exc)
+                continue
+            if not found.keys() <= self._field_names:
+                extra = found.keys() - self._field_names
+                batch.ignored_fields += len(extra)
+                self._report_unknown(batch, extra)
+            good.append(at)
+            objects.append(found)
+        if good:
+            self._build(batch, self._json, good, objects)
+
+    def _report_unknown(self, batch: _Batch, extra: set[str]) -> None:
+        for name in extra - self._retired_names:
+            if len(batch.fields) < _MAX_UNKNOWN_FIELDS and _FEATURE_NAME.fullmatch(name):
+                batch.fields.add(name)
+
+    def _build(self, batch: _Batch, form: _Form, places: Sequence[int], items: Sequence[Any]) -> None:
+        """Make the events of some records that are framed alike: together, else one by one, else slowly."""
+        events = self._together(batch, form, places, items)
+        if events is not None:
+            for at, event in zip(places, events, strict=True):
+                batch.results[at] = event
+            return
+        for at, item in zip(places, items, strict=True):
+            alone = self._together(batch, form, [at], [item]) if len(items) > 1 else None
+            if alone is not None:
+                batch.results[at] = alone[0]
+                continue
+            try:
+                batch.results[at] = self._builder.one(batch.records[at], form.record(item))
+            except InvalidEvent as exc:
+                batch.reject(at, exc)
+
+    def _together(self, batch: _Batch, form: _Form, places: Sequence[int], items: Sequence[Any]) -> list[Event] | None:
+        columns = form.columns(items)
+        if columns is None:
+            return None
+        records = batch.records
+        bodies = items if form.keeps_bodies else None
+        return self._builder.many([records[at] for at in places], columns, bodies)
+
+
+def _chunks(items: Sequence[bytes]) -> Iterator[slice]:
+    """Slices of a few hundred items and few bytes each, or of a single item."""
+    start = size = 0
+    for at, item in enumerate(items):
+        if at > start and (at - start == _CHUNK_RECORDS or size + len(item) > _CHUNK_BYTES):
+            yield slice(start, at)
+            start, size = at, 0
+        size += len(item)
+    if start < len(items):
+        yield slice(start, len(items))

@@ -10,6 +10,9 @@ from oomstream.schemas.errors import InvalidEvent
 Plain = bool | int | float | str | bytes | None
 """Canonical in-memory form of a value, which is also its stored form in SQL (see `types`)."""
 
+MAX_EVENT_BYTES = 1 << 20
+"""Longest value of a message that is accepted, unless a limit says otherwise."""
+
 
 class Record(Protocol):
     """One raw record of a log: what aiokafka's and our own record classes have in common."""

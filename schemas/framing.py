@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from datetime import date
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -43,7 +42,7 @@ MAX_TOMBSTONE_KEY_BYTES = 64 << 10
 """Longest message key of a tombstone that is read; 8 parts of 255 bytes need far less, however escaped."""
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,19}")
-_EPOCH_DATE = date(1970, 1, 1)
+_JSON_BEGINS = frozenset(b'{[" \t\r\n-0123456789tfn')
 
 
 class Framing(StrEnum):
@@ -80,27 +79,31 @@ def frame_confluent(schema_id: int, body: bytes) -> bytes:
     return CONFLUENT_MAGIC + schema_id.to_bytes(4, "big") + body
 
 
-def detect(value: bytes) -> Framed:
+def detect(value: bytes, *, where: str = "") -> Framed:
     """Take a message's value apart.
+
+    Args:
+        value: Not a tombstone.
+        where: What to name in an error: the group.
 
     Raises:
         InvalidEvent: It is empty, or framed in none of the three ways.
     """
-    if not value:
-        raise InvalidEvent(Reason.EMPTY_VALUE, "the message's value is empty")
     if value.startswith(SINGLE_OBJECT_MAGIC):
         if len(value) < SINGLE_OBJECT_HEADER_BYTES:
-            raise InvalidEvent(Reason.TRUNCATED, "the message ends within the schema's fingerprint")
+            raise InvalidEvent(Reason.TRUNCATED, f"{where}: the message ends within the schema's fingerprint")
         return Framed(Framing.SINGLE_OBJECT, value[SINGLE_OBJECT_HEADER_BYTES:], fingerprint=value[2:10])
-    if value[0] == 0:
+    if value.startswith(CONFLUENT_MAGIC):
         if len(value) < CONFLUENT_HEADER_BYTES:
-            raise InvalidEvent(Reason.TRUNCATED, "the message ends within the schema's id")
+            raise InvalidEvent(Reason.TRUNCATED, f"{where}: the message ends within the schema's id")
         body = value[CONFLUENT_HEADER_BYTES:]
         return Framed(Framing.CONFLUENT, body, schema_id=int.from_bytes(value[1:5], "big"))
-    if value[0] in b'{[" \t\r\n-0123456789tfn':
+    if not value:
+        raise InvalidEvent(Reason.EMPTY_VALUE, f"{where}: the message's value is empty")
+    if value[0] in _JSON_BEGINS:
         return Framed(Framing.JSON, value)
     raise InvalidEvent(
-        Reason.UNKNOWN_FRAMING, "the message is neither Avro single-object encoding, nor Confluent framing, nor JSON"
+        Reason.UNKNOWN_FRAMING, f"{where}: the message is neither single-object Avro, nor Confluent framing, nor JSON"
     )
 
 
@@ -111,76 +114,98 @@ def tombstone_key(key: Sequence[Plain], fields: Sequence[KeyField]) -> bytes:
         key: Plain parts, in the order of the group's key fields.
         fields: The key fields.
     """
-    if len(fields) == 1:
-        part = _json_part(key[0], fields[0], raw_bytes=True)
-        return part if isinstance(part, bytes) else str(part).encode()
-    return orjson.dumps([_json_part(part, field) for part, field in zip(key, fields, strict=True)])
+    parts = [_to_json(part, field) for part, field in zip(key, fields, strict=True)]
+    if len(parts) > 1:
+        return orjson.dumps(parts)
+    return key[0] if isinstance(key[0], bytes) else str(parts[0]).encode()
 
 
-def _json_part(part: Any, field: KeyField, *, raw_bytes: bool = False) -> Any:
-    match field.type.kind:
-        case Kind.BYTES:
-            return part if raw_bytes else base64.b64encode(part).decode()
-        case Kind.DATE:
-            return field.type.python_from_plain(part).isoformat()
-    return part
-
-
-def parse_tombstone_key(raw: bytes | None, fields: Sequence[KeyField]) -> tuple[Plain, ...]:
+def parse_tombstone_key(raw: bytes | None, fields: Sequence[KeyField], *, where: str = "") -> tuple[Plain, ...]:
     """Plain parts of the message key of a tombstone; the inverse of `tombstone_key`.
+
+    Args:
+        raw: The message key.
+        fields: The key fields.
+        where: What to name in an error: the group.
 
     Raises:
         InvalidEvent: The key is missing or is not exactly one entity key; names the key field.
     """
     if raw is None:
-        raise InvalidEvent(Reason.KEY_MISSING, "a tombstone's message key is the entity key, and there is none")
+        raise InvalidEvent(Reason.KEY_MISSING, f"{where}: a tombstone has no message key, which is the entity key")
     if len(raw) > MAX_TOMBSTONE_KEY_BYTES:
-        raise InvalidEvent(Reason.KEY_TOO_LONG, f"the message key is longer than {MAX_TOMBSTONE_KEY_BYTES} bytes")
-    parts = [_single(raw, fields[0])] if len(fields) == 1 else _composite(raw, fields)
-    plain: list[Plain] = []
+        raise InvalidEvent(
+            Reason.KEY_TOO_LONG, f"{where}: the message key is longer than {MAX_TOMBSTONE_KEY_BYTES} bytes"
+        )
+    parts = [raw] if len(fields) == 1 else _composite(raw, fields, where)
+    read = _part_from_bytes if len(fields) == 1 else _part_from_json
+    key: list[Plain] = []
     for part, field in zip(parts, fields, strict=True):
         try:
-            check_part(None if part is None else field.type.plain_from_avro(part))
+            plain = read(part, field)
+            check_part(plain)
         except InvalidEvent as exc:
-            raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
-        plain.append(part)
-    return tuple(plain)
+            raise InvalidEvent(exc.reason, f"{where}.{field.name} {exc}") from exc
+        key.append(plain)
+    return tuple(key)
 
 
-def _single(raw: bytes, field: KeyField) -> Any:
-    if field.type.kind is Kind.BYTES:
-        return raw
-    try:
-        if field.type.kind in {Kind.INT, Kind.LONG}:
-            if not raw:
-                raise InvalidEvent(Reason.KEY_EMPTY, "is empty, but is the entity key")
-            if not _INTEGER.fullmatch(raw):
-                raise InvalidEvent(Reason.WRONG_TYPE, "is not a decimal number")
-            return field.type.avro_from_json(int(raw))
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as exc:
-            raise InvalidEvent(Reason.INVALID_TEXT, "is not UTF-8 text") from exc
-        if not text:
-            raise InvalidEvent(Reason.KEY_EMPTY, "is empty, but is the entity key")
-        return field.type.avro_from_json(text)
-    except InvalidEvent as exc:
-        raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
+def tombstone_time_us(headers: Sequence[tuple[str, bytes | None]], *, where: str = "") -> int | None:
+    """Event time that a tombstone's headers give, UTC microseconds; None where they do not.
+
+    Args:
+        headers: The message's headers.
+        where: What to name in an error: the group.
+
+    Raises:
+        InvalidEvent: The header is not one decimal number.
+    """
+    found = [raw for name, raw in headers if name == EVENT_TIME_HEADER]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise InvalidEvent(Reason.DUPLICATE_FIELD, f"{where}: the header {EVENT_TIME_HEADER} is there twice")
+    if found[0] is None or not _INTEGER.fullmatch(found[0]):
+        raise InvalidEvent(Reason.WRONG_TYPE, f"{where}: the header {EVENT_TIME_HEADER} is not a decimal number")
+    return int(found[0])
 
 
-def _composite(raw: bytes, fields: Sequence[KeyField]) -> list[Any]:
+def _to_json(part: Any, field: KeyField) -> Any:
+    match field.type.kind:
+        case Kind.BYTES:
+            return base64.b64encode(part).decode()
+        case Kind.DATE:
+            return field.type.python_from_plain(part).isoformat()
+    return part
+
+
+def _composite(raw: bytes, fields: Sequence[KeyField], where: str) -> list[Any]:
     try:
         parts = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        raise InvalidEvent(Reason.MALFORMED_JSON, "the message key of a composite entity key is not JSON") from exc
+        raise InvalidEvent(Reason.MALFORMED_JSON, f"{where}: the message key is not valid JSON") from exc
     if type(parts) is not list or len(parts) != len(fields):
         raise InvalidEvent(
-            Reason.WRONG_TYPE, f"the message key is not a JSON array of the {len(fields)} parts of the entity key"
+            Reason.WRONG_TYPE,
+            f"{where}: the message key is not a JSON array of the {len(fields)} parts of the entity key",
         )
-    found: list[Any] = []
-    for part, field in zip(parts, fields, strict=True):
-        try:
-            found.append(None if part is None else field.type.avro_from_json(part))
-        except InvalidEvent as exc:
-            raise InvalidEvent(exc.reason, f"{field.name} {exc}") from exc
-    return found
+    return parts
+
+
+def _part_from_json(part: Any, field: KeyField) -> Plain:
+    plain: Plain = None if part is None else field.type.avro_from_json(part)
+    return plain
+
+
+def _part_from_bytes(raw: bytes, field: KeyField) -> Plain:
+    if not raw or field.type.kind is Kind.BYTES:
+        return raw
+    if field.type.kind in {Kind.INT, Kind.LONG}:
+        if not _INTEGER.fullmatch(raw):
+            raise InvalidEvent(Reason.WRONG_TYPE, "is not a decimal number")
+        return _part_from_json(int(raw), field)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidEvent(Reason.INVALID_TEXT, "is not UTF-8 text") from exc
+    return _part_from_json(text, field)

@@ -29,6 +29,16 @@ def encode_entity(key: Sequence[Plain]) -> bytes:
     return b"".join(map(_encode_part, key))
 
 
+def encode_entities(columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Encoded entity keys of many entities.
+
+    Args:
+        columns: One column of plain parts per key field, all of one length.
+    """
+    parts = [list(map(_encode_part, column)) for column in columns]
+    return parts[0] if len(parts) == 1 else list(map(b"".join, zip(*parts, strict=True)))
+
+
 def _encode_part(part: Plain) -> bytes:
     if type(part) is str:
         raw = part.encode()

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MAX_ARRAY_ITEMS = 1 << 17
 """Most items in one array: as many doubles as an event of 1 MiB holds."""
 
+MAX_ARRAY_TEXT = 4 << 20
+"""Most characters of plain form in all arrays of one event: TiDB refuses rows of more than 6 MiB."""
+
 INTEGER_RANGES: dict[Kind, tuple[int, int]] = {
     Kind.INT: (-(1 << 31), (1 << 31) - 1),
     Kind.LONG: (-(1 << 63), (1 << 63) - 1),

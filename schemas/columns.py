@@ -1,0 +1,101 @@
+"""Whole columns of values: judged and converted in a few calls that loop in C.
+
+A column is the values of one field in many events, in avro form, None for null. The functions here say yes only if
+every value is beyond doubt; otherwise each event is judged by itself, which also finds out what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+from oomstream.schemas.keys import MAX_PART_BYTES
+from oomstream.schemas.layout import RecordField
+from oomstream.schemas.types import INTEGER_RANGES, MAX_ARRAY_ITEMS, Kind, ValueType
+
+Column = Sequence[Any]
+Judge = Callable[[Column], bool]
+ToPlain = Callable[[Column], Column]
+
+_NO_NEED = frozenset({Kind.BOOLEAN, Kind.LONG, Kind.STRING, Kind.BYTES, Kind.ENUM})
+"""Kinds whose values are all valid once a strict reader has accepted their bytes."""
+
+
+def judge_of(field: RecordField) -> Judge | None:
+    """What tells whether all values of a column are valid and canonical; None where they cannot be otherwise."""
+    judge = _judge(field.type)
+    if judge is None or not field.nullable:
+        return judge
+
+    def without_nulls(column: Column) -> bool:
+        return judge([each for each in column if each is not None] if None in column else column)
+
+    return without_nulls
+
+
+def to_plain_of(kind: ValueType) -> ToPlain | None:
+    """What gives a column's plain form; None where it is the avro form."""
+    if kind.is_identity:
+        return None
+    convert = kind.plain_from_avro
+    if kind.kind is Kind.TIMESTAMP_MILLIS:
+        return lambda column: [None if each is None else each * 1000 for each in column]
+    return lambda column: [None if each is None else convert(each) for each in column]
+
+
+def judge_of_key(kind: ValueType) -> Judge | None:
+    """What tells whether all values of a key column have a length that a key may have."""
+    if kind.kind not in {Kind.STRING, Kind.BYTES}:
+        return None
+    # A character takes at most 4 bytes.
+    longest = MAX_PART_BYTES // 4 if kind.kind is Kind.STRING else MAX_PART_BYTES
+    return lambda column: min(map(len, column)) > 0 and max(map(len, column)) <= longest
+
+
+def array_text_bytes(values: Iterable[Column]) -> int:
+    """Bytes of text in columns of arrays, about; nulls count nothing."""
+    return sum(len(each) for each in chain.from_iterable(values) if each is not None)
+
+
+def _judge(kind: ValueType) -> Judge | None:
+    if kind.kind in _NO_NEED:
+        return None
+    if kind.kind in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[kind.kind]
+        return lambda column: not column or (low <= min(column) and max(column) <= high)
+    if kind.kind in {Kind.FLOAT, Kind.DOUBLE}:
+        return _all_canonical_floats
+    if kind.kind is Kind.DECIMAL:
+        return lambda column: _all_canonical_decimals(column, kind)
+    assert kind.item is not None
+    of_items = _all_finite if kind.item.kind in {Kind.FLOAT, Kind.DOUBLE} else _judge(kind.item)
+    return lambda column: _all_arrays(column, of_items)
+
+
+def _all_finite(column: Column) -> bool:
+    # A sum is finite only if every summand is; a sum of finite ones that overflows is merely left in doubt.
+    return math.isfinite(sum(column))
+
+
+def _all_canonical_floats(column: Column) -> bool:
+    if not math.isfinite(sum(column)):
+        return False
+    return 0.0 not in column or -1.0 not in map(math.copysign, repeat(1.0), [each for each in column if not each])
+
+
+def _all_canonical_decimals(column: Column, kind: ValueType) -> bool:
+    numbers = [int.from_bytes(each, "big", signed=True) for each in column]
+    if not numbers:
+        return True
+    limit = 10**kind.precision
+    if not (-limit < min(numbers) and max(numbers) < limit):
+        return False
+    return all(map(bytes.__eq__, column, map(kind.unscaled_bytes, numbers)))
+
+
+def _all_arrays(column: Column, of_items: Judge | None) -> bool:
+    if column and max(map(len, column)) > MAX_ARRAY_ITEMS:
+        return False
+    return of_items is None or of_items(list(chain.from_iterable(column)))
