@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, cast
 from oomstream.schemas.types import Kind, ValueType
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def typed_column(plain: pa.ChunkedArray, kind: ValueType) -> pa.ChunkedArray:
+def typed_column(plain: Chunked, kind: ValueType) -> Chunked:
     """Arrow column of a feature's own type, from a column in plain form.
 
     Args:
@@ -26,27 +26,27 @@ def typed_column(plain: pa.ChunkedArray, kind: ValueType) -> pa.ChunkedArray:
         case Kind.ARRAY:
             return _lists(plain, kind)
         case Kind.DATE:
-            return pc.cast(pc.cast(plain, pa.int32()), pa.date32())
-    return pc.cast(plain, kind.arrow())
+            return cast(cast(plain, pa.int32()), pa.date32())
+    return cast(plain, kind.arrow())
 
 
-def _lists(plain: pa.ChunkedArray, kind: ValueType) -> pa.ChunkedArray:
+def _lists(plain: Chunked, kind: ValueType) -> Chunked:
     assert kind.item is not None
-    chunks: list[pa.Array] = []
+    chunks: Any = []
     for chunk in plain.chunks:
-        # One parse for the whole chunk: a call per value would cost more than the parsing.
-        texts = pc.fill_null(chunk, "null").to_pylist()
-        values: list[list[Any] | None] = orjson.loads(f"[{','.join(texts)}]")
-        if not kind.item.is_identity or kind.item.kind in _READ_ITEM_BY_ITEM:
-            values = [
-                None if value is None else kind.python_from_plain(text)
-                for value, text in zip(values, texts, strict=True)
-            ]
+        texts: list[str | None] = chunk.to_pylist()
+        if kind.item.kind not in _READ_ITEM_BY_ITEM:
+            # One parse for the whole chunk: a call per value would cost more than the parsing.
+            values = orjson.loads(f"[{','.join('null' if text is None else text for text in texts)}]")
+        else:
+            values = [None if text is None else kind.python_from_plain(text) for text in texts]
         chunks.append(pa.array(values, kind.arrow()))
-    return pa.chunked_array(chunks, kind.arrow())
+    column: Any = pa.chunked_array(chunks, kind.arrow())
+    lists: Chunked = column
+    return lists
 
 
-_READ_ITEM_BY_ITEM = frozenset({Kind.BYTES, Kind.DATE, Kind.TIMESTAMP_MICROS})
+_READ_ITEM_BY_ITEM = frozenset({Kind.BYTES, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS, Kind.DECIMAL})
 """Kinds whose items stand in JSON in another form than Arrow takes."""
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, numbers, one_array, pc, table_of
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS, Boundary, Range, RangeCutter
 from oomstream.query.version_order import VersionOrder, same_as_next
 from oomstream.schemas.groups import FeatureGroup
@@ -55,7 +55,8 @@ class Duck:
         for name, table in tables.items():
             self._connection.register(name, table)
         try:
-            return self._connection.sql(sql).to_arrow_table()
+            result: pa.Table = self._connection.sql(sql).to_arrow_table()
+            return result
         finally:
             for name in tables:
                 self._connection.unregister(name)
@@ -160,10 +161,10 @@ class GroupJoin:
     @property
     def _sql(self) -> str:
         equal = " AND ".join(f"l.k{at} = h.k{at}" for at in range(len(self._group.keys)))
-        return f"SELECT l.r, l.t, h.i FROM labels l ASOF JOIN history h ON {equal} AND l.t >= h.t"
+        return f"SELECT l.r, l.t, h.i FROM labels l ASOF JOIN history h ON {equal} AND l.t >= h.t"  # noqa: S608 - numbered names
 
     def _by_event_time(self, rows: pa.Table) -> pa.Table:
-        return self._side(rows, rows.column("_event_time"), _numbers(rows.num_rows))
+        return self._side(rows, rows.column("_event_time"))
 
     def _reachable(self, rows: pa.Table) -> pa.Table:
         """For each moment at which an entity's answer changes, the number of the row that is the answer from then on.
@@ -172,23 +173,23 @@ class GroupJoin:
         moment is the greatest number among the rows usable by then: a running maximum over that moment.
         """
         usable = pc.max_element_wise(rows.column("_event_time"), rows.column("_ingest_time"))
-        numbers = _numbers(rows.num_rows)
-        side = self._side(rows, usable, numbers)
+        side = self._side(rows, usable)
         keys = [side.column(f"k{at}") for at in range(len(self._group.keys))]
         same_entity = same_as_next(keys)
-        moments = usable.combine_chunks() if usable.num_chunks != 1 else usable.chunk(0)
+        moments = one_array(usable)
         this, following = moments.slice(0, len(moments) - 1), moments.slice(1)
         if not pc.any(pc.and_(same_entity, pc.greater_equal(this, following))).as_py():
             return side  # every entity's rows became usable in order
         partition = ", ".join(f"k{at}" for at in range(len(keys)))
         return self._duck.query(
-            f"SELECT DISTINCT {partition}, t, max(i) OVER (PARTITION BY {partition} ORDER BY t) AS i FROM history",
+            f"SELECT DISTINCT {partition}, t, max(i) OVER (PARTITION BY {partition} ORDER BY t) AS i "  # noqa: S608 - numbered names
+            "FROM history",
             history=side,
         )
 
-    def _side(self, rows: pa.Table, times: pa.ChunkedArray, numbers: pa.Array) -> pa.Table:
+    def _side(self, rows: pa.Table, times: Chunked) -> pa.Table:
         keys = {f"k{at}": rows.column(name) for at, name in enumerate(self._group.key_names)}
-        return pa.table({**keys, "t": times, "i": numbers})
+        return table_of({**keys, "t": times, "i": numbers(rows.num_rows)})
 
     def _keep(self, matched: pa.Table, rows: pa.Table) -> None:
         """Take the features of matched rows out of a range; null where the row is a delete or too old."""
@@ -216,10 +217,10 @@ class GroupJoin:
         self._found.append(found.take(order))
 
 
-def _compare(labels: pa.Table, key: Sequence[Any]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def _compare(labels: pa.Table, key: Sequence[Any]) -> tuple[Chunked, Chunked]:
     """Whether each label's key is before a key, and whether it is the same."""
-    before: pa.ChunkedArray | None = None
-    same: pa.ChunkedArray | None = None
+    before: Any = None
+    same: Any = None
     for at, part in enumerate(key):
         column = labels.column(f"k{at}")
         scalar = pa.scalar(part, column.type)
@@ -227,7 +228,3 @@ def _compare(labels: pa.Table, key: Sequence[Any]) -> tuple[pa.ChunkedArray, pa.
         before = less if same is None else pc.or_(before, pc.and_(same, less))
         same = equal if same is None else pc.and_(same, equal)
     return before, same
-
-
-def _numbers(count: int) -> pa.Array:
-    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count)), 1)

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, cast, pc
 from oomstream.query.labels import Column, Labels
 from oomstream.schemas.errors import InvalidEvent, InvalidLabels
 from oomstream.schemas.groups import KeyField
@@ -22,7 +22,7 @@ UNIX_MILLI = "unix_milli"
 
 _EXACT_IN_DOUBLE = float(1 << 53)
 _DAY_MS = 86_400_000
-_ARROW_OF_KEY = {Kind.STRING: pa.string(), Kind.BYTES: pa.binary()}
+_ARROW_OF_KEY: dict[Kind, pa.DataType] = {Kind.STRING: pa.string(), Kind.BYTES: pa.binary()}
 
 
 def csv_key_type(key: KeyField) -> pa.DataType:
@@ -62,7 +62,7 @@ def once(labels: Labels, name: str) -> Column:
     return labels.column(name)
 
 
-def label_times(column: Column, name: str) -> pa.ChunkedArray:
+def label_times(column: Column, name: str) -> Chunked:
     """Label times as int64 UTC microseconds, no nulls; parts of a microsecond are cut off.
 
     Raises:
@@ -82,7 +82,7 @@ def label_times(column: Column, name: str) -> pa.ChunkedArray:
     return _checked_times(pa.chunked_array([pa.array(times, pa.int64())]), name)
 
 
-def key_column(column: Column, key: KeyField, name: str) -> pa.ChunkedArray:
+def key_column(column: Column, key: KeyField, name: str) -> Chunked:
     """Key values in plain form (string, binary or int64); nulls stay null.
 
     Integers that pandas turned into floats because of a null beside them are integers again.
@@ -107,73 +107,71 @@ def key_column(column: Column, key: KeyField, name: str) -> pa.ChunkedArray:
     return plain
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _decoded(column: Chunked) -> Chunked:
     """Without dictionaries, and text and bytes in their plain layouts."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-        column = pc.cast(column, kind)
+        column = cast(column, kind)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pc.cast(column, pa.string())
+        return cast(column, pa.string())
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return pc.cast(column, pa.binary())
+        return cast(column, pa.binary())
     return column
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _text(column: Chunked) -> Chunked | None:
     return _as(column, pa.string(), pa.types.is_string)
 
 
-def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _bytes(column: Chunked) -> Chunked | None:
     return _as(column, pa.binary(), pa.types.is_binary)
 
 
-def _as(
-    column: pa.ChunkedArray, wanted: pa.DataType, is_wanted: Callable[[pa.DataType], bool]
-) -> pa.ChunkedArray | None:
+def _as(column: Chunked, wanted: pa.DataType, is_wanted: Callable[[pa.DataType], bool]) -> Chunked | None:
     if pa.types.is_null(column.type):
-        return pc.cast(column, wanted)
+        return cast(column, wanted)
     return column if is_wanted(column.type) else None
 
 
-def _integers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _integers(column: Chunked) -> Chunked | None:
     kind = column.type
     try:
         if pa.types.is_integer(kind) or pa.types.is_null(kind):
-            return pc.cast(column, pa.int64())
+            return cast(column, pa.int64())
         if pa.types.is_floating(kind):
-            column = pc.cast(column, pa.float64())
+            column = cast(column, pa.float64())
             numbers = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
             if pc.any(pc.greater(pc.abs(numbers), _EXACT_IN_DOUBLE)).as_py():
                 return None
-            return pc.cast(numbers, pa.int64())
+            return cast(numbers, pa.int64())
     except pa.ArrowInvalid:
         pass
     return None
 
 
-def _days(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _days(column: Chunked) -> Chunked | None:
     kind = column.type
     if pa.types.is_null(kind):
-        return pc.cast(column, pa.int64())
+        return cast(column, pa.int64())
     if not pa.types.is_date(kind) and not pa.types.is_timestamp(kind):
         return None
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return None
     try:
-        return pc.cast(pc.cast(pc.cast(column, pa.date32()), pa.int32()), pa.int64())
+        return cast(cast(cast(column, pa.date32()), pa.int32()), pa.int64())
     except pa.ArrowInvalid:
         return None  # a time of day
 
 
-_PLAIN_KEY: dict[Kind, Callable[[pa.ChunkedArray], pa.ChunkedArray | None]] = {
+_PLAIN_KEY: dict[Kind, Callable[[Chunked], Chunked | None]] = {
     Kind.STRING: _text,
     Kind.BYTES: _bytes,
     Kind.DATE: _days,
 }
 
 
-def _key_of_python(values: Iterable[Any], key: KeyField, name: str) -> pa.ChunkedArray:
+def _key_of_python(values: Iterable[Any], key: KeyField, name: str) -> Chunked:
     """The exact way, value by value, which also finds the row that is wrong."""
     plain: list[Any] = []
     for row, value in enumerate(values):
@@ -197,21 +195,22 @@ def _unboxed(value: Any, key: KeyField) -> Any:
     return str(value) if type(value) is not str and isinstance(value, str) else value
 
 
-def _us_of_timestamps(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _us_of_timestamps(column: Chunked, name: str) -> Chunked:
     kind = column.type
     if pa.types.is_date(kind):
-        column, unit = pc.cast(column, pa.timestamp("ms")), "ms"
+        column, unit = cast(column, pa.timestamp("ms")), "ms"
     else:
         unit = kind.unit
-    numbers = pc.cast(column, pa.int64())
+    numbers = cast(column, pa.int64())
     if unit == "ns":
         cut = pc.divide(numbers, 1000)
         # Division of integers goes towards zero; before 1970 the microsecond begins one further down.
-        return pc.subtract(cut, pc.cast(pc.greater(pc.multiply(cut, 1000), numbers), pa.int64()))
+        floor: Chunked = pc.subtract(cut, cast(pc.greater(pc.multiply(cut, 1000), numbers), pa.int64()))
+        return floor
     return _times(numbers, {"s": 1_000_000, "ms": 1000, "us": 1}[unit], name)
 
 
-def _us_of_milliseconds(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _us_of_milliseconds(column: Chunked, name: str) -> Chunked:
     if name != UNIX_MILLI:
         raise InvalidLabels(
             f"labels: column {name!r} holds numbers, whose unit nothing tells; name it {UNIX_MILLI!r} if they are "
@@ -223,10 +222,11 @@ def _us_of_milliseconds(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return _times(numbers, 1000, name)
 
 
-def _times(numbers: pa.ChunkedArray, factor: int, name: str) -> pa.ChunkedArray:
+def _times(numbers: Chunked, factor: int, name: str) -> Chunked:
     too_far = pc.or_(pc.less(numbers, MIN_TIME_US // factor), pc.greater(numbers, MAX_TIME_US // factor))
     _refuse(too_far, name, "is outside the years 1 to 9999")
-    return pc.multiply(numbers, factor)
+    times: Chunked = pc.multiply(numbers, factor)
+    return times
 
 
 def _us_of_python(value: Any, name: str, row: int) -> int:
@@ -245,12 +245,12 @@ def _us_of_python(value: Any, name: str, row: int) -> int:
     raise InvalidLabels(f"{where}: not a datetime, a date or ISO 8601 text")
 
 
-def _checked_times(times: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _checked_times(times: Chunked, name: str) -> Chunked:
     _refuse(pc.is_null(times), name, "the label time is null")
     return times
 
 
-def _refuse(wrong: pa.ChunkedArray, name: str, message: str) -> None:
+def _refuse(wrong: Chunked, name: str, message: str) -> None:
     row = pc.index(wrong, True).as_py()
     if row >= 0:
         raise InvalidLabels(f"labels: column {name!r}, row {row} (from 0): {message}")

@@ -11,11 +11,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, cast, chunked, pc
 from oomstream.query.columns import to_pandas
 from oomstream.schemas.errors import InvalidLabels
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-Column = pa.ChunkedArray | list[Any]
+Column: TypeAlias = "Chunked | list[Any]"
 """One column of labels: Arrow, or a list where its Python objects are of no single Arrow type."""
 
 
@@ -115,7 +115,7 @@ class PandasLabels(Labels):
             array = pa.array(series, from_pandas=True)
         except (pa.ArrowException, ValueError, TypeError):
             return _python_values(series)
-        return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+        return chunked(array)
 
     def to_arrow(self, features: pa.Table) -> pa.Table:
         """The columns as Arrow, without the index, then the features."""
@@ -157,7 +157,7 @@ class PolarsLabels(Labels):
         if str(series.dtype) == "Object":
             return series.to_list()
         array = series.to_arrow()
-        return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+        return chunked(array)
 
     def to_arrow(self, features: pa.Table) -> pa.Table:
         """The columns as Arrow, then the features."""
@@ -258,12 +258,12 @@ def _read_csv(path: Path, text_columns: Mapping[str, pa.DataType]) -> pa.Table:
     return pa.Table.from_arrays(columns, names=texts.column_names)
 
 
-def _csv_column(texts: pa.ChunkedArray, wanted: pa.DataType | None) -> pa.ChunkedArray:
+def _csv_column(texts: Chunked, wanted: pa.DataType | None) -> Chunked:
     empty = pc.equal(texts, "")
     filled = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
     if wanted is not None:
         try:
-            return pc.cast(filled, wanted)
+            return cast(filled, wanted)
         except pa.ArrowInvalid:
             return texts
     if filled.null_count == len(filled):
@@ -275,28 +275,28 @@ def _csv_column(texts: pa.ChunkedArray, wanted: pa.DataType | None) -> pa.Chunke
     return texts
 
 
-def _as_integers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _as_integers(texts: Chunked) -> Chunked | None:
     try:
-        numbers = pc.cast(texts, pa.int64())
+        numbers = cast(texts, pa.int64())
     except pa.ArrowInvalid:
         return None
-    same = pc.all(pc.equal(pc.cast(numbers, pa.string()), texts)).as_py()
+    same = pc.all(pc.equal(cast(numbers, pa.string()), texts)).as_py()
     return numbers if same in (True, None) else None
 
 
-def _as_booleans(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _as_booleans(texts: Chunked) -> Chunked | None:
     known = pc.is_in(texts, value_set=pa.array(["true", "false", "True", "False", "TRUE", "FALSE"]), skip_nulls=False)
     if not pc.all(pc.or_(known, pc.is_null(texts))).as_py():
         return None
-    return pc.cast(texts, pa.bool_())
+    return cast(texts, pa.bool_())
 
 
-def _as_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _as_numbers(texts: Chunked) -> Chunked | None:
     # A number with zeros in front is a code, and one of 17 digits an id: neither is a quantity.
     if pc.any(pc.match_substring_regex(texts, r"^[+-]?(0\d|\d{17})")).as_py():
         return None
     try:
-        return pc.cast(texts, pa.float64())
+        return cast(texts, pa.float64())
     except pa.ArrowInvalid:
         return None
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, pc
 from oomstream.schemas.events import Plain
 
 RANGE_ROWS = 1_000_000
@@ -98,7 +98,7 @@ class RangeCutter:
     def _cut(self) -> Iterator[Range]:
         rows = self._all()
         key = tuple(rows.column(name)[-1].as_py() for name in self._keys)
-        of_last: pa.ChunkedArray | None = None
+        of_last: Chunked | None = None
         for name, part in zip(self._keys, key, strict=True):
             equal = pc.equal(rows.column(name), pa.scalar(part, rows.schema.field(name).type))
             of_last = equal if of_last is None else pc.and_(of_last, equal)

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, numbers, pc, table_of
 from oomstream.query.columns import typed_column
 from oomstream.query.engine import Duck, GroupJoin
 from oomstream.query.key_columns import find_key_columns
@@ -30,7 +30,12 @@ MAX_PUSHED_KEYS = 1_000
 _SCAN_CELLS = 1_000_000
 """Cells of one scanned table, about: wide groups are scanned in fewer rows at a time."""
 
-_PLAIN = {Kind.BOOLEAN: pa.bool_(), Kind.FLOAT: pa.float64(), Kind.DOUBLE: pa.float64(), Kind.BYTES: pa.binary()}
+_PLAIN: dict[Kind, pa.DataType] = {
+    Kind.BOOLEAN: pa.bool_(),
+    Kind.FLOAT: pa.float64(),
+    Kind.DOUBLE: pa.float64(),
+    Kind.BYTES: pa.binary(),
+}
 _INTEGERS = frozenset({Kind.INT, Kind.LONG, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS})
 
 
@@ -67,8 +72,8 @@ class _Prepared:
     """Labels, checked: their times and the keys of each entity, in plain form."""
 
     labels: Labels
-    times: pa.ChunkedArray
-    keys: Mapping[str, list[pa.ChunkedArray]]
+    times: Chunked
+    keys: Mapping[str, list[Chunked]]
 
 
 def as_of_us(as_of: datetime | str | int | None) -> int | None:
@@ -113,22 +118,22 @@ async def build_training_set(history: HistoryStore, labels: Any, request: Traini
             _check_settled(request.as_of_us, cut.now_us, history)
         duck = await asyncio.to_thread(Duck)
         try:
-            columns: dict[str, pa.ChunkedArray] = {}
+            columns: dict[str, Chunked] = {}
             for group, features in request.by_group():
                 found = await _join_group(duck, cut, group, features, prepared, request)
                 columns.update(await asyncio.to_thread(_typed, group, features, found))
         finally:
             await asyncio.to_thread(duck.close)
     names = [f"{group.name}.{feature.name}" for group, feature in request.features]
-    return TrainingSet(prepared.labels, pa.table({name: columns[name] for name in names}))
+    return TrainingSet(prepared.labels, table_of({name: columns[name] for name in names}))
 
 
 def _check_settled(as_of: int, now_us: int, history: HistoryStore) -> None:
     newest = now_us - int(history.transaction_limit_s * 1_000_000)
     if as_of > newest:
         raise InvalidTime(
-            f"as_of {time_from_us(as_of).isoformat()} is not settled in {history.url}: transactions of up to "
-            f"{history.transaction_limit_s:g} s may still add rows; the newest possible is {time_from_us(newest).isoformat()}"
+            f"as_of {time_from_us(as_of).isoformat()} is not settled in {history.url}, where a transaction may take "
+            f"{history.transaction_limit_s:g} s: the newest possible is {time_from_us(newest).isoformat()}"
         )
 
 
@@ -158,9 +163,8 @@ def _prepare(labels: Any, request: TrainingRequest) -> _Prepared:
 
 def _label_side(prepared: _Prepared, group: FeatureGroup) -> pa.Table:
     """The labels of one group's entity: keys, time, row number; rows with a null in the key are left out."""
-    numbers = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), len(prepared.times))), 1)
     keys = {f"k{at}": column for at, column in enumerate(prepared.keys[group.entity])}
-    side = pa.table({**keys, "t": prepared.times, "r": numbers})
+    side = table_of({**keys, "t": prepared.times, "r": numbers(len(prepared.times))})
     for name in keys:
         if side.column(name).null_count:
             side = side.filter(pc.is_valid(side.column(name)))
@@ -229,5 +233,5 @@ def _plain_type(feature: Feature) -> pa.DataType:
     return pa.int64() if kind in _INTEGERS else _PLAIN.get(kind, pa.string())
 
 
-def _typed(group: FeatureGroup, features: Sequence[Feature], plain: pa.Table) -> dict[str, pa.ChunkedArray]:
+def _typed(group: FeatureGroup, features: Sequence[Feature], plain: pa.Table) -> dict[str, Chunked]:
     return {f"{group.name}.{each.name}": typed_column(plain.column(each.name), each.type) for each in features}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Chunked, cast
 from oomstream.query.labels import Labels
 from oomstream.schemas.errors import InvalidRequest
 
@@ -50,7 +50,7 @@ class TrainingSet:
         return self._labels.to_arrow(self._features)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Everything as a pandas DataFrame: pandas labels keep columns, dtypes and index; integer features are Int64."""
+        """Everything as a pandas DataFrame; pandas labels keep columns, dtypes and index, integers stay exact."""
         return self._labels.to_pandas(self._features)
 
     def to_polars(self) -> pl.DataFrame:
@@ -122,10 +122,10 @@ def _appearing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _csv_column(column: Chunked) -> Chunked:
     kind = column.type
     if pa.types.is_decimal(kind):
-        return pc.cast(column, pa.string())
+        return cast(column, pa.string())
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return pa.chunked_array([pa.array([_csv_text(value) for value in column.to_pylist()], pa.string())])
     return column

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from oomstream.query.arrow import Array, Chunked, one_array, pc
 from oomstream.schemas.versions import SourceKind
 
 
@@ -38,13 +38,13 @@ class VersionOrder:
         last = pa.concat_arrays([pc.invert(tied), pa.array([True])])
         return self._sorted(rows, tied).filter(last)
 
-    def _same_time_as_next(self, rows: pa.Table) -> pa.Array:
+    def _same_time_as_next(self, rows: pa.Table) -> Array:
         return same_as_next([rows.column(name) for name in (*self._keys, "_event_time")])
 
-    def _sorted(self, rows: pa.Table, tied: pa.Array) -> pa.Table:
+    def _sorted(self, rows: pa.Table, tied: Array) -> pa.Table:
         if len(rows) < 2 or not pc.any(tied).as_py():
             return rows
-        kinds = self._kinds.take(pc.index_in(_one(rows.column("_source")), value_set=self._sources))
+        kinds = self._kinds.take(pc.index_in(one_array(rows.column("_source")), value_set=self._sources))
         falls = pc.and_(tied, pc.greater(kinds.slice(0, len(kinds) - 1), kinds.slice(1)))
         if not pc.any(falls).as_py():
             return rows
@@ -53,19 +53,14 @@ class VersionOrder:
         return rows.take(pc.sort_indices(narrow, sort_keys=[(name, "ascending") for name in order]))
 
 
-def same_as_next(columns: Sequence[pa.ChunkedArray]) -> pa.Array:
+def same_as_next(columns: Sequence[Chunked]) -> Array:
     """For each row but the last, whether all of the columns have the same value in the next row."""
-    same: pa.Array | None = None
+    same: Array | None = None
     for column in columns:
-        values = _one(column)
+        values = one_array(column)
         if not len(values):
             return pa.array([], pa.bool_())
         equal = pc.equal(values.slice(1), values.slice(0, len(values) - 1))
         same = equal if same is None else pc.and_(same, equal)
     assert same is not None
     return same
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array; costs nothing where it is one already."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

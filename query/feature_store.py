@@ -1,0 +1,264 @@
+"""The feature store as users see it, for code that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from oomstream.query.definitions import Definitions
+from oomstream.query.online import EntityRows, OnlinePlan, OnlineResponse, UnknownDefinition
+from oomstream.schemas.errors import Fatal, InvalidRequest, InvalidSetting, OomstreamError, UnknownFeature
+from oomstream.stores.base import HistoryStore, OnlineStore
+from oomstream.stores.opening import check_pairing, history_store, online_store
+from oomstream.stores.rebuild import finish_pushes
+from oomstream.stores.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from oomstream.query.training_set import TrainingSet
+
+_log = logging.getLogger(__name__)
+
+ReadSync = Callable[[Sequence[bytes]], list[bytes | None]]
+"""Reads stored values without an event loop, one per key in the order asked."""
+
+Clock = Callable[[], float]
+"""Wall clock, seconds since 1970-01-01 UTC."""
+
+
+class AsyncFeatureStore:
+    """Online values and training sets, awaited; for one event loop, any number of tasks.
+
+    Use it as ``async with AsyncFeatureStore.open() as store:``, or ``store = await AsyncFeatureStore.open()`` and
+    ``await store.close()``.
+    """
+
+    def __init__(self, online: OnlineStore, history: HistoryStore, *, clock: Clock = time.time) -> None:
+        """Put the feature store together; `open` does it from URLs.
+
+        Args:
+            online: Online store, not opened.
+            history: History store that belongs to it, not opened.
+            clock: Decides which online values are older than their ttl.
+        """
+        self._online = online
+        self._history = history
+        self._clock = clock
+        self._definitions = Definitions(history)
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        online_url: str | None = None,
+        history_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        clock: Clock = time.time,
+    ) -> Self:
+        """Choose the stores; they are connected on ``async with`` or ``await``.
+
+        Args:
+            online_url: URL of the online store; default: OOMSTREAM_ONLINE_URL, else SQLite in the data folder.
+            history_url: URL of the history database; default: OOMSTREAM_HISTORY_URL, else SQLite in the data folder.
+            settings: Settings to use in place of the environment's.
+            clock: Decides which online values are older than their ttl.
+
+        Raises:
+            InvalidSetting: A URL or a setting is wrong; names it.
+        """
+        chosen = settings or load_settings()
+        online = online_store(online_url or chosen.online, chosen)
+        return cls(online, history_store(history_url or chosen.history, chosen), clock=clock)
+
+    async def connect(self) -> Self:
+        """Open both stores, make sure that they belong together, and finish what a killed writer left undone.
+
+        Raises:
+            StoreUnavailable: A store cannot be reached.
+            InvalidSetting: A store was never initialised.
+            PairingMismatch: The stores belong to different partners.
+        """
+        try:
+            await self._history.open()
+            await self._online.open()
+            await check_pairing(self._history, self._online)
+            await self._definitions.reload()
+            await self._finish_pushes()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Give back every connection; harmless when called twice."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+            self._refreshing = None
+        try:
+            await self._online.close()
+        finally:
+            await self._history.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.connect().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def get_online_features(self, features: Sequence[str], entity_rows: EntityRows) -> OnlineResponse:
+        """Newest values of entities; one read of the online store, whatever the number of groups and rows.
+
+        Args:
+            features: Full names, ``group.feature``.
+            entity_rows: A dict of key columns per row (or a dict of lists). A key column is named after the key, or
+                ``entity.key`` where two entities call their keys alike. A row with a null key is NOT_FOUND.
+
+        Returns:
+            One row per entity row, in their order, duplicates kept.
+
+        Raises:
+            UnknownFeature: A feature is not registered; names it.
+            InvalidKey: A key column is missing or holds a wrong value; names row and column.
+            StoreUnavailable: The online store cannot be read; names it.
+        """
+        self._refresh_if_old()
+        plan = await self._plan(features)
+        request = plan.request(entity_rows)
+        now_us = self._now_us()
+        stored = await self._online.read(request.stored_keys) if request.stored_keys else []
+        try:
+            return plan.answer(request, stored, now_us)
+        except UnknownDefinition:
+            plan = (await self._definitions.reload()).plan(_names(features))
+        try:
+            return plan.answer(plan.request(entity_rows), stored, now_us)
+        except UnknownDefinition as exc:
+            raise Fatal(f"online store {self._online.url}: {exc} in {self._history.url}") from exc
+
+    async def get_historical_features(
+        self,
+        entity_df: Any,
+        features: Sequence[str],
+        *,
+        timestamp_column: str | None = None,
+        as_of: datetime | str | int | None = None,
+        available: bool = False,
+    ) -> TrainingSet:
+        """Training set: for each label row the values that were the newest at its time.
+
+        For each row and group, the row of greatest version with event time <= label time wins; null if there is none,
+        if it is a delete, or if it is older than the group's ttl (exactly the ttl is still valid).
+
+        Args:
+            entity_df: Label rows: pandas or polars DataFrame, Arrow table, list of dicts, or the path of a .csv,
+                .parquet, .arrow or .feather file. They hold the key columns (by the key's name or ``entity.key``) and
+                the label time: ``event_timestamp`` (datetime, date or ISO text; naive = UTC) or ``unix_milli``
+                (integer milliseconds).
+            features: Full names, ``group.feature``.
+            timestamp_column: Name of the label time column, if it is neither of these.
+            as_of: Only use rows that had been ingested by then: the set as it was. A datetime (naive = UTC), RFC 3339
+                text or integer microseconds.
+            available: Only use rows that had been ingested by the label time.
+
+        Returns:
+            The label rows, same number, order, columns and types, with one column per feature.
+
+        Raises:
+            UnknownFeature: A feature is not registered; names it.
+            InvalidLabels: A column is missing or holds a wrong value; names column and row.
+            InvalidTime: `as_of` cannot be read or is so recent that rows may still be added.
+            StoreUnavailable: History cannot be read; names it.
+        """
+        from oomstream.query.training import TrainingRequest, as_of_us, build_training_set
+
+        # Read anew for each call, which is long against it: so a changed ttl counts at once.
+        catalog = await self._history.load_catalog()
+        request = TrainingRequest(
+            catalog.features(_names(features)), timestamp_column, as_of_us=as_of_us(as_of), available=available
+        )
+        return await build_training_set(self._history, entity_df, request)
+
+    def read_sync(self) -> ReadSync | None:
+        """How the open online store is read without an event loop, from any thread; None if it cannot be."""
+        read: ReadSync | None = getattr(self._online, "read_sync", None)
+        try:
+            if read is not None:
+                read([])
+        except InvalidSetting:
+            return None
+        return read
+
+    def answer_at_once(
+        self,
+        features: Sequence[str],
+        entity_rows: EntityRows,
+        read: ReadSync,
+        in_loop: Callable[[Callable[[], None]], None],
+    ) -> OnlineResponse | None:
+        """`get_online_features` for a caller in another thread, who need not wait for the event loop's turn.
+
+        Args:
+            features: Full names.
+            entity_rows: Rows of keys.
+            read: What `read_sync` gave.
+            in_loop: Has a function called in the store's event loop, without waiting.
+
+        Returns:
+            The response; None if the catalog must be read anew first, which takes the event loop.
+        """
+        if self._definitions.is_old:
+            in_loop(self._refresh_if_old)
+        try:
+            plan = self._definitions.snapshot.plan(_names(features))
+        except UnknownFeature:
+            return None
+        request = plan.request(entity_rows)
+        now_us = self._now_us()
+        try:
+            return plan.answer(request, read(request.stored_keys) if request.stored_keys else [], now_us)
+        except UnknownDefinition:
+            return None
+
+    async def _plan(self, features: Sequence[str]) -> OnlinePlan:
+        names = _names(features)
+        try:
+            return self._definitions.snapshot.plan(names)
+        except UnknownFeature:
+            return (await self._definitions.reload()).plan(names)
+
+    async def _finish_pushes(self) -> None:
+        try:
+            await finish_pushes(self._history, self._online)
+        except OomstreamError as exc:
+            # A reader need not have the right to write; whoever opens the stores next does it.
+            _log.info("pushes that a killed writer left were not finished: %s", exc)
+
+    def _now_us(self) -> int:
+        return round(self._clock() * 1_000_000)
+
+    def _refresh_if_old(self) -> None:
+        if self._definitions.is_old and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            await self._definitions.reload()
+        except OomstreamError as exc:
+            _log.warning("the catalog could not be read again: %s", exc)
+
+
+def _names(features: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(features, str):
+        raise InvalidRequest(f"features is the text {features[:80]!r}; pass a list of full names")
+    return tuple(features)
