@@ -28,7 +28,7 @@ class RegistrySchemas:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._masked = mask_url(url)
         self._timeout_s = timeout_s
-        self._client = SchemaRegistryClient({"url": url, "timeout": timeout_s})
+        self._client = SchemaRegistryClient({"url": url, "timeout": timeout_s, "max.retries": 0})
         self._known: dict[int, dict[str, Any]] = {}
 
     @property
@@ -62,7 +62,7 @@ class RegistrySchemas:
         except (OSError, TimeoutError) as exc:
             raise StoreUnavailable(f"Schema Registry {self._masked} does not answer: is it running there?") from exc
         except Exception as exc:  # its HTTP client's errors derive from Exception alone
-            if type(exc).__module__.partition(".")[0] != "httpx":
+            if not type(exc).__module__.startswith("httpx"):
                 raise
             raise StoreUnavailable(f"Schema Registry {self._masked} does not answer: is it running there?") from exc
         return schema if isinstance(schema, dict) else None
