@@ -1,0 +1,307 @@
+"""Writing feature events to their topics.
+
+An event goes to its group's topic as Avro single-object encoding under the newest definition. The message key is the
+entity key's text (`oomstream.schemas.framing.tombstone_key`), and the partition is murmur2 of that key modulo the
+number of partitions, as Kafka's Java client and every client that follows it choose it; so all events of an entity are
+in one partition, in the order they were produced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from oomstream.schemas.catalog import Catalog
+from oomstream.schemas.codec import BodyCodec
+from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason, StoreUnavailable
+from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
+from oomstream.schemas.groups import Category
+from oomstream.schemas.keys import key_from_python
+from oomstream.schemas.types import us_from_time
+from oomstream.stores.opening import history_store
+from oomstream.stores.settings import Settings, load_settings
+from oomstream.streams.broker import MAX_MESSAGE_BYTES, Broker, need_broker
+from oomstream.streams.room import Room
+from oomstream.streams.topics import ensure_topics, partition_counts, topics_of
+
+Headers = list[tuple[str, str | bytes | None]]
+
+_FULL_QUEUE_POLL_S = 0.05
+_SERVE_EVERY = 512
+
+
+class Sent(NamedTuple):
+    """Where an acknowledged event is.
+
+    Attributes:
+        topic: Its topic.
+        partition: Its partition.
+        offset: Its offset.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class FeatureProducer:
+    """Produces events of registered groups; for use from one thread or several.
+
+    ``with FeatureProducer.open() as producer:`` delivers everything before it ends, or raises. `produce` only queues:
+    `flush` waits for the broker's acknowledgements and raises if any event was not delivered. `send` waits for one.
+    Retries do not double or reorder events (idempotent, acks=all).
+
+    Args:
+        broker: Where.
+        settings: Deadlines and the workers' consumer group.
+        catalog: Definitions; None = read them from the history database, and again when a group is unknown.
+    """
+
+    def __init__(self, broker: Broker, settings: Settings, catalog: Catalog | None = None) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._timeout_s = settings.call_timeout_us / 1e6
+        self._catalog = catalog
+        self._codecs: dict[str, BodyCodec] = {}
+        self._lock = threading.Lock()
+        self._failures: list[tuple[str, str]] = []
+        self._since_poll = 0
+        self._room: Room | None = None
+        self._producer = Producer(
+            {
+                **broker.client_config(self._timeout_s),
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+                "message.timeout.ms": max(int(self._timeout_s * 1000), 1000),
+                # Snappy costs least; on the embedded broker nothing travels far enough to be worth it.
+                "compression.type": "none" if broker.embedded else "snappy",
+            }
+        )
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, catalog: Catalog | None = None) -> Self:
+        """A producer on the broker that the settings name, or that runs on the data folder.
+
+        Args:
+            settings: None = from the environment.
+            catalog: Definitions; None = read them from the history database.
+
+        Raises:
+            InvalidSetting: There is no broker, or a setting is wrong.
+            StoreUnavailable: The history database cannot be read.
+        """
+        settings = settings or load_settings()
+        producer = cls(need_broker(settings), settings, catalog)
+        if catalog is None:
+            producer._catalog = producer._load_catalog()
+        return producer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        except StoreUnavailable:
+            if error is None:  # else the error on its way says more
+                raise
+        finally:
+            if self._room is not None:
+                self._room.close()
+
+    def close(self) -> None:
+        """Deliver everything.
+
+        Raises:
+            StoreUnavailable: Some events were not delivered.
+        """
+        self.__exit__(None, None, None)
+
+    def produce(self, group: str, values: Mapping[str, Any]) -> None:
+        """Queue one event; `flush` delivers.
+
+        Args:
+            group: Name of the feature group.
+            values: Every key field, the event-time field (a datetime or an integer in its unit; missing = now) and
+                features, in python form. A feature left out takes its default.
+
+        Raises:
+            InvalidEvent: A value is wrong; names the field.
+            UnknownGroup: No such group.
+            StoreUnavailable: The broker takes no more.
+        """
+        codec = self._codec(group)
+        key, value = self._encode(codec, values)
+        self._enqueue(codec.group.topic, key, value, None, self._delivered)
+
+    def produce_delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> None:
+        """Queue the deletion of an entity from a group, as of a time (None = now); `flush` delivers.
+
+        Args:
+            group: Name of the feature group.
+            key: One value per key field, in order.
+            event_time: When it was deleted; naive = UTC.
+
+        Raises:
+            InvalidKey: The key is wrong; names the part.
+            UnknownGroup: No such group.
+            StoreUnavailable: The broker takes no more.
+        """
+        topic, raw, headers = self._tombstone(group, key, event_time)
+        self._enqueue(topic, raw, None, headers, self._delivered)
+
+    def send(self, group: str, values: Mapping[str, Any]) -> Sent:
+        """Deliver one event.
+
+        Returns:
+            Where it is; the broker has acknowledged it.
+
+        Raises:
+            InvalidEvent: A value is wrong; names the field.
+            UnknownGroup: No such group.
+            StoreUnavailable: It was not delivered.
+        """
+        codec = self._codec(group)
+        key, value = self._encode(codec, values)
+        return self._deliver(codec.group.topic, key, value, None)
+
+    def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> Sent:
+        """Deliver the deletion of an entity from a group, as of a time (None = now); see `produce_delete`.
+
+        Raises:
+            StoreUnavailable: It was not delivered.
+        """
+        topic, raw, headers = self._tombstone(group, key, event_time)
+        return self._deliver(topic, raw, None, headers)
+
+    def flush(self) -> None:
+        """Wait until every queued event is acknowledged.
+
+        Raises:
+            StoreUnavailable: Some were not delivered; says how many, and why the first was not.
+        """
+        left = self._producer.flush(self._timeout_s + 1.0)
+        with self._lock:
+            failures, self._failures = self._failures, []
+        if failures:
+            topic, why = failures[0]
+            raise StoreUnavailable(
+                f"{len(failures)} events were not delivered to {self._broker.url}, the first to topic {topic!r}: {why}"
+            )
+        if left:
+            raise StoreUnavailable(f"{left} events were not acknowledged by {self._broker.url} in time")
+
+    def _encode(self, codec: BodyCodec, values: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        group = codec.group
+        if group.event_time.name not in values:
+            now_us = time.time_ns() // 1000
+            values = {**values, group.event_time.name: now_us // group.event_time.unit.microseconds}
+        encoded = codec.encode_python(values)
+        return tombstone_key(encoded.key, group.keys), frame(group.fingerprint, encoded.body)
+
+    def _tombstone(
+        self, group: str, key: Sequence[Any], event_time: datetime | None
+    ) -> tuple[str, bytes, Headers | None]:
+        definition = self._codec(group).group
+        plain = key_from_python(key, definition.keys, where=f"delete of {group}")
+        headers: Headers | None = None
+        if event_time is not None:
+            headers = [(EVENT_TIME_HEADER, str(us_from_time(event_time)).encode())]
+        return definition.topic, tombstone_key(plain, definition.keys), headers
+
+    def _deliver(self, topic: str, key: bytes, value: bytes | None, headers: Headers | None) -> Sent:
+        outcome: list[Sent | KafkaError] = []
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            outcome.append(error or Sent(topic, message.partition() or 0, message.offset() or 0))
+
+        self._enqueue(topic, key, value, headers, delivered)
+        deadline = time.monotonic() + self._timeout_s + 1.0
+        while not outcome and time.monotonic() < deadline:
+            self._producer.poll(_FULL_QUEUE_POLL_S)
+        sent = outcome[0] if outcome else None
+        if isinstance(sent, Sent):
+            return sent
+        why = sent.str() if sent is not None else f"no answer within {self._timeout_s:g} s"
+        raise StoreUnavailable(f"the event was not delivered to topic {topic!r} of {self._broker.url}: {why}")
+
+    def _enqueue(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        headers: Headers | None,
+        delivered: Callable[[KafkaError | None, Message], None],
+    ) -> None:
+        if self._room is not None:
+            self._room.take(topic, len(key) + len(value or b"") + (64 if headers else 0), self.flush)
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self._producer.produce(topic, key=key, value=value, headers=headers or [], on_delivery=delivered)
+                break
+            except BufferError as exc:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(f"broker {self._broker.url} takes no more events") from exc
+                self._producer.poll(_FULL_QUEUE_POLL_S)
+            except KafkaException as exc:
+                if exc.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise InvalidEvent(Reason.TOO_LARGE, f"topic {topic!r}: the event is larger than 1 MiB") from exc
+                raise StoreUnavailable(f"topic {topic!r} of {self._broker.url}: {exc.args[0].str()}") from exc
+        self._since_poll += 1
+        if self._since_poll >= _SERVE_EVERY:
+            self._since_poll = 0
+            self._producer.poll(0)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            with self._lock:
+                self._failures.append((message.topic() or "", error.str()))
+
+    def _codec(self, group: str) -> BodyCodec:
+        codec = self._codecs.get(group)
+        if codec is None:
+            with self._lock:
+                codec = self._codecs[group] = self._make_codec(group)
+        return codec
+
+    def _make_codec(self, name: str) -> BodyCodec:
+        if self._catalog is None or name not in self._catalog.groups:
+            self._catalog = self._load_catalog()
+        group = self._catalog.group(name)
+        if group.category is not Category.STREAM:
+            raise InvalidRequest(f"group {name!r} is a batch group: import a file instead of producing events")
+        # Naming a topic to a broker can make it spring up with as many partitions as the broker likes.
+        if not self._broker.embedded:
+            if group.topic not in partition_counts(self._broker, timeout_s=self._timeout_s):
+                raise InvalidRequest(
+                    f"broker {self._broker.url} has no topic {group.topic!r}: `oomstream apply` makes it"
+                )
+        else:
+            ensure_topics(self._broker, topics_of([group]), timeout_s=self._timeout_s)
+            if self._room is None:
+                self._room = Room(self._broker, self._settings.consumer_group, timeout_s=self._timeout_s)
+        return BodyCodec(self._catalog.groups[name])
+
+    def _load_catalog(self) -> Catalog:
+        """Read the definitions, also where an event loop runs already (a notebook)."""
+
+        async def load() -> Catalog:
+            async with history_store(self._settings.history, self._settings) as history:
+                return await history.load_catalog()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="oomstream-catalog") as pool:
+            return pool.submit(asyncio.run, load()).result()
