@@ -33,7 +33,7 @@ from oomstream.schemas.errors import (
     StoreUnavailable,
 )
 from oomstream.schemas.events import Decoded, Event, Record, Rejected
-from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value
+from oomstream.schemas.online_value import OnlineRow, encode_value, key_prefix
 from oomstream.schemas.versions import Version
 from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
 from oomstream.stores.crash_points import reach
@@ -202,7 +202,7 @@ class SourceIngest:
         """
         backoff = self._backoff()
         reach("after_poll")
-        while left := [record for record in records if record.offset >= self.next_offset]:
+        while left := self._undone(records):
             name = group or await self._group_of_topic()
             try:
                 await self._take(left, name, backoff)
@@ -213,6 +213,13 @@ class SourceIngest:
                 await backoff.wait(exc)
                 await backoff.call(self._take_again)
         self.counts.batches += 1
+
+    def _undone(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Those of the records that are at or behind the position."""
+        position = self.next_offset
+        if not records or records[0].offset >= position:
+            return records
+        return [record for record in records if record.offset >= position]
 
     async def _group_of_topic(self) -> str:
         for catalog in (await self._catalog.get(), await self._catalog.reload()):
@@ -337,10 +344,10 @@ class SourceIngest:
             if kept is None or event.event_time_us >= kept.event_time_us:
                 newest[event.entity] = event
         group = registered.group
-        kind, source_id = self._name.kind, self._held.id
+        kind, source_id, prefix = self._name.kind, self._held.id, key_prefix(group.id)
         return [
             OnlineRow(
-                encode_key(group.id, entity),
+                prefix + entity,
                 encode_value(
                     Version(event.event_time_us, kind, source_id, event.sequence).pack(),
                     ingest_time_us,
