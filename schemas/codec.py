@@ -1,4 +1,4 @@
-"""Avro bodies of one group: plain values to canonical bytes and back, under any of its definitions.
+"""Avro bodies of one group: plain values and users' values to canonical bytes, and back under any of its definitions.
 
 Source:
     design.md, section 6 (stored form); Apache Avro 1.12 specification, "Schema Resolution".
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import fastavro
-
 from oomstream.schemas.catalog import RegisteredGroup
+from oomstream.schemas.columns import array_text_bytes
+from oomstream.schemas.conversions import to_builtin, us_from_python
 from oomstream.schemas.errors import InvalidEvent, Reason
-from oomstream.schemas.events import Plain
-from oomstream.schemas.groups import NO_DEFAULT, TimeUnit
+from oomstream.schemas.events import MAX_EVENT_BYTES, Plain
+from oomstream.schemas.framing import SINGLE_OBJECT_HEADER_BYTES
+from oomstream.schemas.groups import NO_DEFAULT, Feature, TimeUnit
 from oomstream.schemas.keys import check_part, encode_entity
-from oomstream.schemas.layout import bare_record, read_fields
-from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, ValueType, us_from_time
+from oomstream.schemas.layout import read_fields
+from oomstream.schemas.strict import StrictBodies
+from oomstream.schemas.types import MAX_ARRAY_TEXT, MAX_TIME_US, MIN_TIME_US, Kind
 
 Read = Callable[[bytes], tuple[Plain, ...]]
+
+_MISSING = object()
 
 
 class Encoded(NamedTuple):
@@ -56,14 +59,18 @@ class BodyCodec:
         self.group = group
         self._registered = registered
         self._where = f"group {group.name}"
-        self._fields = read_fields(group.schema, where=self._where)
-        self._bare = fastavro.parse_schema(bare_record(self._fields))
-        self._types = {each.name: each.type for each in self._fields}
-        self._unit_us = group.event_time.unit.microseconds
-        self._converted = [
-            (at, each.name, each.type) for at, each in enumerate(group.features) if not each.type.is_identity
-        ]
+        self._bodies = StrictBodies(read_fields(group.schema, where=self._where))
         self._names = [each.name for each in group.features]
+        self._field_names = frozenset((*group.key_names, group.event_time.name, *self._names))
+        self._unit_us = group.event_time.unit.microseconds
+        # What SQL engines may give in another form is converted as well: 1 for true, 3 for 3.0.
+        self._to_avro = [
+            (at, each.name, each.type)
+            for at, each in enumerate(group.features)
+            if not each.type.is_identity or each.type.kind in {Kind.BOOLEAN, Kind.FLOAT, Kind.DOUBLE}
+        ]
+        self._inputs = [(each, each.type.avro_from_python, *_default_forms(each)) for each in group.features]
+        self._arrays = [at for at, each in enumerate(group.features) if each.type.kind is Kind.ARRAY]
         self._readers: dict[bytes, Read] = {}
 
     def encode(self, key: Sequence[Plain], event_time_us: int, values: Sequence[Plain]) -> bytes:
@@ -74,19 +81,14 @@ class BodyCodec:
             event_time_us: UTC microseconds; a multiple of the event-time field's unit.
             values: One per active feature, in the order of `FeatureGroup.features`.
         """
-        record = dict(zip(self._names, values, strict=True))
-        for at, name, kind in self._converted:
-            if values[at] is not None:
-                record[name] = kind.avro_from_plain(values[at])
+        record: dict[str, Any] = dict(zip(self._names, values, strict=True))
+        for at, name, kind in self._to_avro:
+            value = values[at]
+            if value is not None:
+                record[name] = kind.avro_from_plain(value)
         record.update(zip(self.group.key_names, key, strict=True))
         record[self.group.event_time.name] = event_time_us // self._unit_us
-        return self.encode_record(record)
-
-    def encode_record(self, record: Mapping[str, Any]) -> bytes:
-        """Canonical body of a whole record in avro form."""
-        out = BytesIO()
-        fastavro.schemaless_writer(out, self._bare, record)
-        return out.getvalue()
+        return self._bodies.write(record)
 
     def read(self, fingerprint: bytes, body: bytes) -> tuple[Plain, ...]:
         """Values of a body, in plain form.
@@ -117,23 +119,26 @@ class BodyCodec:
                 Reason.UNKNOWN_FINGERPRINT, f"{self._where}: no definition has the fingerprint {fingerprint.hex()}"
             )
         fields = read_fields(writer.schema, where=self._where)
-        schema = fastavro.parse_schema(bare_record(fields))
         known = {each.name for each in fields}
         missing = {
-            each.name: each.default for each in self.group.features if each.name not in known and each.has_default
+            each.name: each.default if each.has_default else None
+            for each in self.group.features
+            if each.name not in known
         }
         converted = [
-            (each.name, _nullable(each.type.plain_from_avro))
+            (each.name, each.type.plain_from_avro)
             for each in self.group.features
             if each.name in known and not each.type.is_identity
         ]
+        decode = StrictBodies(fields).read_stored
         pick = _pick(self._names)
-        decode = fastavro.schemaless_reader
 
         def read(body: bytes) -> tuple[Plain, ...]:
-            record = decode(BytesIO(body), schema, None)
+            record = decode(body)
             for name, convert in converted:
-                record[name] = convert(record[name])
+                value = record[name]
+                if value is not None:
+                    record[name] = convert(value)
             if missing:
                 record.update(missing)
             return pick(record)
@@ -148,82 +153,80 @@ class BodyCodec:
                 (naive = UTC) or an integer in the field's unit. Features left out take their defaults.
 
         Raises:
-            InvalidEvent: A value is missing, unknown or not of its type; names the field.
+            InvalidEvent: A value is missing, unknown or not of its type; names the field. Whether the event time is
+                accepted is for the pipeline to say.
         """
         group = self.group
-        unknown = next((name for name in values if name not in self._types), None)
-        if unknown is not None:
-            raise InvalidEvent(Reason.WRONG_TYPE, f"{self._where} has no field {str(unknown)[:80]!r}")
+        if not values.keys() <= self._field_names:
+            unknown = next(name for name in values if name not in self._field_names)
+            raise InvalidEvent(Reason.UNKNOWN_FIELD, f"{self._where} has no field {str(unknown)[:80]!r}")
         record: dict[str, Any] = {}
-        key: list[Plain] = []
-        for part in group.keys:
-            plain = self._python(part.name, part.type, values.get(part.name))
-            key.append(plain)
-            record[part.name] = plain
-            self._named(part.name, lambda plain=plain: check_part(plain))
-        ticks = self._event_time(values.get(group.event_time.name))
-        record[group.event_time.name] = ticks
-        plain_values: list[Plain] = []
-        for feature in group.features:
-            value = values.get(feature.name, feature.default)
-            if value is NO_DEFAULT:
-                raise InvalidEvent(Reason.MISSING_FIELD, f"{group.name}.{feature.name} is missing and has no default")
-            if feature.name not in values:
-                plain_values.append(value)
-                record[feature.name] = None if value is None else feature.type.avro_from_plain(value)
-            elif value is None:
-                if not feature.nullable:
-                    raise InvalidEvent(Reason.NULL_REQUIRED, f"{group.name}.{feature.name} is null but is not nullable")
-                plain_values.append(None)
-                record[feature.name] = None
-            else:
-                avro = self._named(
-                    feature.name, lambda kind=feature.type, value=value: kind.canonical(kind.avro_from_python(value))
-                )
-                record[feature.name] = avro
-                plain_values.append(feature.type.plain_from_avro(avro))
-        return Encoded(
-            tuple(key), encode_entity(key), ticks * self._unit_us, tuple(plain_values), self.encode_record(record)
-        )
-
-    def _python(self, name: str, kind: ValueType, value: Any) -> Plain:
-        if value is None:
-            raise InvalidEvent(
-                Reason.KEY_MISSING, f"{self.group.name}.{name} is missing, but is part of the entity key"
-            )
-        plain: Plain = self._named(name, lambda: kind.plain_from_avro(kind.avro_from_python(value)))
-        return plain
-
-    def _event_time(self, value: Any) -> int:
-        name, unit = self.group.event_time.name, self.group.event_time.unit
-        if value is None:
-            raise InvalidEvent(Reason.MISSING_FIELD, f"{self.group.name}.{name} is missing, but is the event time")
-        ticks: int = self._named(name, lambda: _ticks(value, unit))
-        return ticks
-
-    def _named(self, name: str, convert: Callable[[], Any]) -> Any:
+        name = ""
         try:
-            return convert()
+            for part in group.keys:
+                name = part.name
+                value = values.get(name)
+                plain = None if value is None else part.type.avro_from_python(value)
+                check_part(plain)
+                record[name] = plain
+            key = tuple(record.values())
+            name = group.event_time.name
+            ticks = record[name] = _ticks(values.get(name), group.event_time.unit)
+            plains: list[Plain] = []
+            for feature, convert, default, default_plain in self._inputs:
+                name = feature.name
+                value = values.get(name, _MISSING)
+                if value is _MISSING:
+                    if default is NO_DEFAULT:
+                        raise InvalidEvent(Reason.MISSING_FIELD, "is missing and has no default")
+                    record[name] = default
+                    plains.append(default_plain)
+                elif value is None:
+                    if not feature.nullable:
+                        raise InvalidEvent(Reason.NULL_REQUIRED, "is null but is not nullable")
+                    record[name] = None
+                    plains.append(None)
+                else:
+                    avro = record[name] = convert(value)
+                    plains.append(feature.type.plain_from_avro(avro))
         except InvalidEvent as exc:
-            raise InvalidEvent(exc.reason, f"{self.group.name}.{name} {exc}") from exc
+            raise InvalidEvent(exc.reason, f"{group.name}.{name} {exc}") from exc
+        body = self._bodies.write(record)
+        self._check_size(plains, body)
+        return Encoded(key, encode_entity(key), ticks * self._unit_us, tuple(plains), body)
+
+    def _check_size(self, plains: Sequence[Plain], body: bytes) -> None:
+        if len(body) + SINGLE_OBJECT_HEADER_BYTES > MAX_EVENT_BYTES:
+            raise InvalidEvent(Reason.TOO_LARGE, f"{self._where}: the event is longer than {MAX_EVENT_BYTES} bytes")
+        if self._arrays and array_text_bytes([plains[at]] for at in self._arrays) > MAX_ARRAY_TEXT:
+            raise InvalidEvent(
+                Reason.TOO_LARGE, f"{self._where}: its arrays are longer than {MAX_ARRAY_TEXT} characters as text"
+            )
+
+
+def _default_forms(feature: Feature) -> tuple[Any, Any]:
+    """Avro and plain form of a feature's default; `NO_DEFAULT` for none."""
+    if feature.default is NO_DEFAULT:
+        return (None, None) if feature.nullable else (NO_DEFAULT, NO_DEFAULT)
+    avro = None if feature.default is None else feature.type.avro_from_plain(feature.default)
+    return avro, feature.default
 
 
 def _ticks(value: Any, unit: TimeUnit) -> int:
     """An event time that a user passed in, in the field's unit."""
+    if value is None:
+        raise InvalidEvent(Reason.MISSING_FIELD, "is missing, but is the event time")
     if isinstance(value, datetime):
-        ticks, rest = divmod(us_from_time(value), unit.microseconds)
+        ticks, rest = divmod(us_from_python(value), unit.microseconds)
         if rest:
-            raise InvalidEvent(Reason.OUT_OF_RANGE, f"has a part smaller than the field's unit {unit.value}")
+            raise InvalidEvent(Reason.OUT_OF_RANGE, f"has a part smaller than its unit, {unit.value}")
         return ticks
+    value = to_builtin(value)
     if type(value) is not int:
         raise InvalidEvent(Reason.WRONG_TYPE, f"is not a datetime or an integer in {unit.value}")
     if not MIN_TIME_US <= value * unit.microseconds <= MAX_TIME_US:
         raise InvalidEvent(Reason.OUT_OF_RANGE, "is outside the years 1 to 9999")
     return value
-
-
-def _nullable(convert: Callable[[Any], Plain]) -> Callable[[Any], Plain]:
-    return lambda avro: None if avro is None else convert(avro)
 
 
 def _pick(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Plain, ...]]:

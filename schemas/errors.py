@@ -45,6 +45,7 @@ class Reason(StrEnum):
     UNKNOWN_SCHEMA_ID = "unknown_schema_id"
     UNSUPPORTED_SCHEMA = "unsupported_schema"
     MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
     WRONG_TYPE = "wrong_type"
     OUT_OF_RANGE = "out_of_range"
     NOT_FINITE = "not_finite"

@@ -88,7 +88,7 @@ class ValueType:
     @property
     def is_identity(self) -> bool:
         """Whether the avro form is the plain form, so that conversion can be left out."""
-        return self.kind not in _CONVERTED
+        return self.kind not in _TO_PLAIN
 
     def check(self, avro: Any) -> None:
         """Check that a decoded avro value lies in the type's range.
@@ -102,18 +102,8 @@ class ValueType:
 
     def plain_from_avro(self, avro: Any) -> Plain:
         """Plain form of a checked avro value that is not null."""
-        match self.kind:
-            case Kind.TIMESTAMP_MILLIS:
-                return int(avro) * 1000
-            case Kind.DECIMAL:
-                return decimal_text(int.from_bytes(avro, "big", signed=True), self.scale)
-            case Kind.ARRAY:
-                assert self.item is not None
-                item = self.item
-                if item.is_identity and item.kind is not Kind.BYTES:
-                    return orjson.dumps(avro).decode()
-                return orjson.dumps([_json_item(item.plain_from_avro(each)) for each in avro]).decode()
-        plain: Plain = avro
+        convert = _TO_PLAIN.get(self.kind)
+        plain: Plain = avro if convert is None else convert(self, avro)
         return plain
 
     def avro_from_plain(self, plain: Any) -> Any:
@@ -158,9 +148,12 @@ class ValueType:
         Raises:
             InvalidEvent: The value is not of this type; the message does not name the field.
         """
-        avro = FROM_PYTHON[self.kind](self, to_builtin(value))
-        self.check(avro)
-        return self.canonical(avro)
+        kind = self.kind
+        avro = FROM_PYTHON[kind](self, value if type(value) in _BUILTIN else to_builtin(value))
+        check = _CHECKS.get(kind)
+        if check is not None:
+            check(self, avro)
+        return self.canonical(avro) if kind in _NORMALISED else avro
 
     def avro_from_json(self, value: Any) -> Any:
         """Canonical avro form of a value parsed from a JSON event; no implicit conversion but int to float.
@@ -208,6 +201,14 @@ class ValueType:
             Kind.TIMESTAMP_MICROS: lambda: pa.timestamp("us", "UTC"),
         }
         return plain.get(self.kind, pa.string)()
+
+
+def _array_text(kind: ValueType, avro: list[Any]) -> str:
+    item = kind.item
+    assert item is not None
+    if not item.is_identity or item.kind is Kind.BYTES:
+        avro = [_json_item(item.plain_from_avro(each)) for each in avro]
+    return orjson.dumps(avro).decode()
 
 
 def _json_item(plain: Plain) -> Plain:
@@ -268,4 +269,10 @@ _CHECKS: dict[Kind, Callable[[ValueType, Any], None]] = {
     Kind.ARRAY: _check_array,
 }
 
-_CONVERTED = frozenset({Kind.TIMESTAMP_MILLIS, Kind.DECIMAL, Kind.ARRAY})
+_TO_PLAIN: dict[Kind, Callable[[ValueType, Any], Plain]] = {
+    Kind.TIMESTAMP_MILLIS: lambda _, avro: int(avro) * 1000,
+    Kind.DECIMAL: lambda kind, avro: decimal_text(int.from_bytes(avro, "big", signed=True), kind.scale),
+    Kind.ARRAY: _array_text,
+}
+_NORMALISED = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.DECIMAL, Kind.ARRAY})
+_BUILTIN = frozenset({bool, int, float, str, bytes})
