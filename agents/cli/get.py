@@ -12,6 +12,7 @@ from oomstream.agents.cli.options import Features, Keys, Output, parse_keys, spl
 from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
 
 if TYPE_CHECKING:
+    from oomstream.query.online import OnlineResponse
     from oomstream.schemas.groups import FeatureGroup, KeyField
     from oomstream.stores.base import Source
 
@@ -75,16 +76,20 @@ def online(
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
     """Read the newest values of entities: a row per key, in the order asked."""
-    from oomstream.agents.cli.session import load_catalog, settings
-    from oomstream.query import FeatureStore
+    print_listing(asyncio.run(_online(keys, split_features(features), statuses)), output)
 
-    names = split_features(features)
-    catalog = asyncio.run(load_catalog())
-    groups = [group for group, _ in catalog.features(names)]
+
+async def _online(keys: list[str], names: list[str], statuses: bool) -> Listing:
+    from oomstream.agents.cli.session import open_history, settings
+    from oomstream.query.feature_store import AsyncFeatureStore
+
+    chosen = settings()
+    async with open_history(chosen) as history:
+        groups = [group for group, _ in (await history.load_catalog()).features(names)]
     rows = parse_keys(keys, key_columns(groups))
-    with FeatureStore.open(settings()) as store:
-        result = store.get_online_features(features=names, entity_rows=rows)
-        print_listing(_online_listing(groups, names, rows, result, statuses), output)
+    async with AsyncFeatureStore.open(settings=chosen) as store:
+        result = await store.get_online_features(features=names, entity_rows=rows)
+    return _online_listing(groups, names, rows, result, statuses)
 
 
 def key_columns(groups: list[FeatureGroup]) -> dict[str, KeyField]:
@@ -105,7 +110,7 @@ def key_columns(groups: list[FeatureGroup]) -> dict[str, KeyField]:
 
 
 def _online_listing(
-    groups: list[FeatureGroup], names: list[str], rows: list[dict[str, Any]], result: Any, statuses: bool
+    groups: list[FeatureGroup], names: list[str], rows: list[dict[str, Any]], result: OnlineResponse, statuses: bool
 ) -> Listing:
     # oomcli heads the key by its entity's name; with several key fields their own names must tell them apart.
     key_names = list(rows[0]) if rows else list(key_columns(groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from oomstream.agents.cli.output import Listing, OutputFormat, print_csv, print_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from oomstream.query.training_set import TrainingSet
 
 SUFFIXES = (".csv", ".parquet", ".arrow", ".feather")
 
@@ -46,6 +49,10 @@ def join(
             show_default=False,
         ),
     ] = None,
+    timestamp_column: Annotated[
+        str | None,
+        typer.Option("--timestamp-column", metavar="NAME", help="The label time's column.", show_default=False),
+    ] = None,
     available: Annotated[
         bool, typer.Option("--available", help="Only what was ingested by each label's time.")
     ] = False,
@@ -60,40 +67,28 @@ def join(
         raise typer.BadParameter(f"{output_file}: the name must end with {', '.join(SUFFIXES)}", param_hint="-O")
     if output_file is not None and not output_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {output_file.absolute().parent} does not exist", param_hint="-O")
-    from oomstream.agents.cli.session import settings
-    from oomstream.query import FeatureStore
-
-    with FeatureStore.open(settings()) as store:
-        result = store.get_historical_features(
-            entity_df=input_file, features=split_features(features), as_of=as_of, available=available
-        )
-        table = result.to_arrow()
+    training = asyncio.run(_training_set(input_file, split_features(features), timestamp_column, as_of, available))
     if output_file is not None:
-        write_table(table, output_file)
-        typer.echo(f"{table.num_rows:,} rows written to {output_file}")
-    elif output is OutputFormat.CSV:
+        training.write(output_file)
+        typer.echo(f"{len(training):,} rows written to {output_file}")
+        return
+    table = training.to_arrow()
+    if output is OutputFormat.CSV:
         print_csv(table.column_names, table_rows(table), sys.stdout)
     else:
         print_listing(Listing(table.column_names, list(table_rows(table))), output)
 
 
-def write_table(table: Any, file: Path) -> None:
-    """Write an Arrow table as its suffix says, so that a broken-off write leaves no half file under the name."""
-    import pyarrow.feather
-    import pyarrow.parquet
+async def _training_set(
+    labels: Path, features: list[str], timestamp_column: str | None, as_of: datetime | None, available: bool
+) -> TrainingSet:
+    from oomstream.agents.cli.session import settings
+    from oomstream.query.feature_store import AsyncFeatureStore
 
-    part = file.with_name(f".{file.name}.part")
-    try:
-        if file.suffix == ".csv":
-            with part.open("w", encoding="utf-8", newline="") as out:
-                print_csv(table.column_names, table_rows(table), out)
-        elif file.suffix == ".parquet":
-            pyarrow.parquet.write_table(table, part)
-        else:
-            pyarrow.feather.write_feather(table, part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    async with AsyncFeatureStore.open(settings=settings()) as store:
+        return await store.get_historical_features(
+            labels, features, timestamp_column=timestamp_column, as_of=as_of, available=available
+        )
 
 
 def table_rows(table: Any) -> Iterator[list[Any]]:

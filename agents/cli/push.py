@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from oomstream.agents.cli.options import parse_keys, parse_time, python_from_text
 
 if TYPE_CHECKING:
+    from oomstream.schemas.catalog import Catalog
     from oomstream.schemas.groups import FeatureGroup
     from oomstream.stores.settings import Settings
+    from oomstream.streams.broker import Broker
+    from oomstream.streams.producer import Sent
+
+POLL_S = 0.1
 
 
 def register(parent: typer.Typer) -> None:
@@ -59,43 +64,102 @@ def push(
     """
     if delete and feature:
         raise typer.BadParameter("--delete takes no --feature", param_hint="--delete")
-    asyncio.run(_push(key, group, feature or [], event_time, delete, wait))
-
-
-async def _push(
-    key_text: str, group_name: str, texts: list[str], event_time: datetime | None, delete: bool, wait: bool
-) -> None:
-    from oomstream.agents.cli.session import open_for_writing, open_history, settings
+    from oomstream.agents.cli.session import load_catalog, settings
+    from oomstream.streams.broker import find_broker
 
     chosen = settings()
-    async with open_history(chosen) as history:
-        group = find_group((await history.load_catalog()).groups, group_name)
-    key = parse_keys([key_text], {field.name: field for field in group.keys})
-    if len(key) != 1:
+    broker = find_broker(chosen)
+    catalog = asyncio.run(load_catalog())
+    definition = find_group(catalog, group)
+    keys = parse_keys([key], {field.name: field for field in definition.keys})
+    if len(keys) != 1:
         raise typer.BadParameter("push takes one entity key", param_hint="-k")
-    values = {**key[0], **event_values(group, texts)}
+    event = PushedEvent(definition.name, keys[0], event_values(definition, feature or []), event_time, delete)
     if event_time is not None:
-        values[group.event_time.name] = event_time
-    if chosen.broker_url is not None:
-        await _produce(chosen, group, values, event_time, delete, wait)
+        event.values[definition.event_time.name] = _in_unit(definition, event_time)
+    if broker is None:
+        asyncio.run(_write(chosen, event))
         return
+    sent = _produce(broker, chosen, catalog, event)
+    typer.echo(f"sent: topic {sent.topic}, partition {sent.partition}, offset {sent.offset}")
+    if wait:
+        asyncio.run(_wait_until_ingested(broker, chosen, sent))
+
+
+class PushedEvent(NamedTuple):
+    """What is pushed.
+
+    Attributes:
+        group: Name of the group.
+        key: Key values by field.
+        values: Values of features, and the event time if it was given.
+        event_time: When it happened; None = now.
+        delete: Whether the entity is deleted.
+    """
+
+    group: str
+    key: dict[str, Any]
+    values: dict[str, Any]
+    event_time: datetime | None
+    delete: bool
+
+
+async def _write(chosen: Settings, event: PushedEvent) -> None:
+    from oomstream.agents.cli.session import open_for_writing
     from oomstream.streams.push import LocalWriter
 
     async with open_for_writing(chosen) as (history, online), LocalWriter(history, online, chosen) as writer:
-        if delete:
-            source, sequence = await writer.delete(group.name, list(key[0].values()), event_time)
+        if event.delete:
+            source, sequence = await writer.delete(event.group, list(event.key.values()), event.event_time)
         else:
-            source, sequence = await writer.push(group.name, values)
+            source, sequence = await writer.push(event.group, {**event.key, **event.values})
     typer.echo(f"pushed: source {source}, sequence {sequence}")
 
 
-async def _produce(
-    chosen: Settings, group: FeatureGroup, values: dict[str, Any], event_time: datetime | None, delete: bool, wait: bool
-) -> None:
-    raise NotImplementedError
+def _produce(broker: Broker, chosen: Settings, catalog: Catalog, event: PushedEvent) -> Sent:
+    from oomstream.streams.producer import FeatureProducer
+
+    with FeatureProducer(broker, chosen, catalog) as producer:
+        if event.delete:
+            return producer.delete(event.group, list(event.key.values()), event.event_time)
+        return producer.send(event.group, {**event.key, **event.values})
 
 
-def find_group(groups: Any, name: str) -> FeatureGroup:
+async def _wait_until_ingested(broker: Broker, chosen: Settings, sent: Sent) -> None:
+    from oomstream.agents.cli.session import open_history
+    from oomstream.schemas.errors import StoreUnavailable
+    from oomstream.schemas.versions import SourceKind
+    from oomstream.stores.base import SourceName
+    from oomstream.streams.topics import Incarnations
+
+    timeout_s = chosen.call_timeout_us / 1e6
+    incarnation = Incarnations(broker, timeout_s=timeout_s).of([sent.topic]).get(sent.topic, "")
+    name = SourceName(SourceKind.TOPIC, sent.topic, incarnation, sent.partition)
+    try:
+        async with open_history(chosen) as history, asyncio.timeout(timeout_s):
+            while True:
+                source = await history.find_source(name)
+                if source is not None and source.online_sequence > sent.offset:
+                    typer.echo("ingested")
+                    return
+                await asyncio.sleep(POLL_S)
+    except TimeoutError as exc:
+        raise StoreUnavailable(
+            f"the event is in topic {sent.topic}, but no worker has ingested it within {timeout_s:g} s: is one running?"
+        ) from exc
+
+
+def _in_unit(group: FeatureGroup, time: datetime) -> datetime | int:
+    """An event time in python form: a datetime, or for a plain long the integer in its unit."""
+    from oomstream.schemas.types import us_from_time
+
+    field = next(each for each in group.schema["fields"] if each["name"] == group.event_time.name)
+    if field["type"] != "long":
+        return time
+    return us_from_time(time) // group.event_time.unit.microseconds
+
+
+def find_group(catalog: Catalog, name: str) -> FeatureGroup:
     """A group by name.
 
     Raises:
@@ -103,11 +167,10 @@ def find_group(groups: Any, name: str) -> FeatureGroup:
     """
     from oomstream.schemas.errors import UnknownGroup
 
-    if name not in groups:
-        known = ", ".join(sorted(groups)) or "none"
+    if name not in catalog.groups:
+        known = ", ".join(sorted(catalog.groups)) or "none"
         raise UnknownGroup(f"group is empty or does not exist: {name!r} (registered: {known})")
-    group: FeatureGroup = groups[name].group
-    return group
+    return catalog.groups[name].group
 
 
 def event_values(group: FeatureGroup, texts: list[str]) -> dict[str, Any]:
