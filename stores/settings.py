@@ -134,7 +134,7 @@ def load_settings(**overrides: Any) -> Settings:
     unknown = [name for name in ours if name not in known and name.removesuffix(_FILE) not in known]
     if unknown:
         raise InvalidSetting(f"unknown setting {', '.join(unknown)} in the environment (docs/operations.md lists all)")
-    values = {known[name.removesuffix(_FILE)]: _content(name) for name in ours if name not in known}
+    values: dict[str, Any] = {known[name.removesuffix(_FILE)]: _content(name) for name in ours if name not in known}
     for name, value in overrides.items():
         if value is not None:
             values[Settings.model_fields[name].alias or name] = value

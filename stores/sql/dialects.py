@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Dialect as CoreDialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
@@ -94,6 +95,10 @@ class Dialect(ABC):
     @abstractmethod
     def name_type(self, length: int = 255) -> TypeEngine[Any]:
         """Column type of short metadata text that is compared exactly."""
+
+    @abstractmethod
+    def after(self, columns: Sequence[ColumnElement[Any]], key: Sequence[Any]) -> ColumnElement[bool]:
+        """Columns > key in the order of the primary key, in a form for which the engine seeks."""
 
     @abstractmethod
     def key_type(self, key: ValueType) -> TypeEngine[Any]:

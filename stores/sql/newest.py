@@ -46,7 +46,7 @@ async def newest_page(
     own = table.table.c
     latest = sa.select(*table.keys, sa.func.max(own["_event_time"]).label("latest")).group_by(*table.keys)
     if after is not None:
-        latest = latest.where(_greater(table.keys, after))
+        latest = latest.where(table.dialect.after(table.keys, after))
     page = latest.order_by(*table.keys).limit(limit).subquery("page")
     same_key = [column == page.c[column.name] for column in table.keys]
     query = (
@@ -87,14 +87,6 @@ def _of_keys(table: HistoryTable, keys: Sequence[tuple[Plain, ...]]) -> sa.Selec
     return sa.select(*table.columns).join_from(
         wanted, table.table, sa.and_(*same_key, table.table.c["_event_time"] == latest)
     )
-
-
-def _greater(columns: Sequence[sa.Column[Any]], key: tuple[Plain, ...]) -> sa.ColumnElement[bool]:
-    """Columns > key, part by part: a comparison of row values would not use MySQL's index."""
-    head, *rest = columns
-    if not rest:
-        return head > key[0]
-    return sa.or_(head > key[0], sa.and_(head == key[0], _greater(rest, key[1:])))
 
 
 def _greatest(rows: Iterable[HistoryRow], kinds: dict[int, int]) -> list[HistoryRow]:

@@ -9,9 +9,11 @@ that took back a commit of the online file would leave it behind a position that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,13 @@ class SqliteDialect(Dialect):
             cursor.close()
             self.add_clock(connection)
 
+        @sa.event.listens_for(engine.sync_engine, "invalidate")
+        def roll_back(connection: Any, _record: Any, _error: BaseException | None) -> None:
+            # A call that was cancelled leaves its cursor in a traceback; SQLite puts off the closing of a connection
+            # with a live cursor, and its transaction would hold the write lock until the garbage collector comes.
+            with contextlib.suppress(sqlite3.Error, ValueError):
+                connection.rollback()
+
         return engine
 
     def add_clock(self, connection: Any) -> None:
@@ -143,6 +152,12 @@ class SqliteDialect(Dialect):
     def name_type(self, length: int = 255) -> TypeEngine[Any]:
         """TEXT, whose default collation compares bytes."""
         return sa.Text()
+
+    def after(self, columns: Sequence[sa.ColumnElement[Any]], key: Sequence[Any]) -> sa.ColumnElement[bool]:
+        """A comparison of row values: SQLite seeks for it, and scans for the same in words of AND and OR."""
+        return sa.tuple_(*columns) > sa.tuple_(
+            *(sa.literal(part, column.type) for part, column in zip(key, columns, strict=True))
+        )
 
     def key_type(self, key: ValueType) -> TypeEngine[Any]:
         """TEXT and BLOB compare by their bytes."""

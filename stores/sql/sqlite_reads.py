@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oomstream.schemas.errors import InvalidSetting
 from oomstream.stores.sql.dialects import CutReader, Dialect
@@ -18,8 +20,14 @@ from oomstream.stores.urls import StoreUrl
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_T = TypeVar("_T")
+
 _KEYS_PER_STATEMENT = 16_384  # SQLite's default limit of parameters is 32,766
 _IDLE_CONNECTIONS = 32
+# More tuples at once would set off the garbage collector: 100,000 at once read a third as fast (0.13 against 0.42
+# million rows a second).
+_ROWS_PER_FETCH = 500
+_ROWS_PER_CHUNK = 10_000
 
 
 def _connect(url: StoreUrl, wait_s: float) -> sqlite3.Connection:
@@ -35,7 +43,7 @@ class SqliteOnlineReader:
         self._dialect = dialect
         self._url = url
         self._where = where
-        self._idle: deque[sqlite3.Connection] | None = deque(maxlen=None)
+        self._idle: deque[sqlite3.Connection] | None = deque()
 
     def read(self, keys: Sequence[bytes], wait_s: float = 0.0) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment.
@@ -99,7 +107,7 @@ def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes
 
 
 class _SqliteCut(CutReader):
-    """One read transaction on one connection; one statement at a time, each step in a thread."""
+    """One read transaction on one connection; one step at a time, each in a thread."""
 
     def __init__(self, connection: sqlite3.Connection, dialect: Dialect, where: str, url: StoreUrl) -> None:
         self._connection = connection
@@ -107,14 +115,23 @@ class _SqliteCut(CutReader):
         self._where = where
         self._url = url
         self._wanted = 0
+        # A caller that is cancelled leaves its step running: the next one, above all closing, waits for it here.
+        self._step = threading.Lock()
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    async def _in_thread(self, step: Callable[[], _T]) -> _T:
+        def locked() -> _T:
+            with self._step:
+                return step()
+
+        try:
+            return await asyncio.to_thread(locked)
+        except sqlite3.Error as exc:
+            raise self._dialect.error(exc, self._where, self._url) from exc
 
     async def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a small result."""
-        return await asyncio.to_thread(self._rows, sql, parameters)
-
-    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._translated():
-            return self._connection.execute(sql, parameters).fetchall()
+        return await self._in_thread(lambda: self._connection.execute(sql, parameters).fetchall())
 
     async def fill_wanted(self, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> str:
         """Entity keys in a temporary table, which lives in memory and outside the transaction's database."""
@@ -124,48 +141,60 @@ class _SqliteCut(CutReader):
         places = ", ".join("?" * len(columns))
 
         def fill() -> None:
-            with self._translated():
-                self._connection.execute(f"CREATE TEMP TABLE {table} ({names}, PRIMARY KEY ({names})) WITHOUT ROWID")
-                self._connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", keys)  # noqa: S608
+            self._connection.execute(f"CREATE TEMP TABLE {table} ({names}, PRIMARY KEY ({names})) WITHOUT ROWID")
+            self._connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", keys)  # noqa: S608 - ours
 
-        await asyncio.to_thread(fill)
+        await self._in_thread(fill)
         return f"temp.{table}"
 
     async def tables(
         self, sql: str, parameters: Sequence[Any], schema: pa.Schema, batch_rows: int
     ) -> AsyncIterator[pa.Table]:
         """Rows as Arrow tables, made column by column."""
-        with self._translated():
-            cursor = await asyncio.to_thread(self._connection.execute, sql, parameters)
-        try:
-            while True:
-                with self._translated():
-                    table = await asyncio.to_thread(_next_table, cursor, schema, batch_rows)
-                if table is None:
-                    return
-                yield table
-        finally:
-            cursor.close()
+        cursor = await self._in_thread(lambda: self._connection.execute(sql, parameters))
+        self._cursors.add(cursor)
+        while (table := await self._in_thread(lambda: _next_table(cursor, schema, batch_rows))) is not None:
+            yield table
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as exc:
-            raise self._dialect.error(exc, self._where, self._url) from exc
+    async def close(self) -> None:
+        """End the transaction; a cursor left open would keep it, and with it the file's WAL."""
+
+        def end() -> None:
+            with self._step:
+                for cursor in list(self._cursors):
+                    cursor.close()
+                self._connection.close()
+
+        self._connection.interrupt()
+        await asyncio.shield(asyncio.to_thread(end))
 
 
 def _next_table(cursor: sqlite3.Cursor, schema: pa.Schema, batch_rows: int) -> pa.Table | None:
+    """The next rows as one table of several chunks; None at the end."""
     import pyarrow as pa
 
-    rows = cursor.fetchmany(batch_rows)
-    if not rows:
+    chunks: list[list[pa.Array[Any]]] = [[] for _ in schema]
+    left = batch_rows
+    while left > 0 and (columns := _columns(cursor, len(schema), min(left, _ROWS_PER_CHUNK))):
+        left -= len(columns[0])
+        for chunk, column, field in zip(chunks, columns, schema, strict=True):
+            chunk.append(_array(column, field.type))
+    if left == batch_rows:
         return None
-    columns = [_array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([pa.chunked_array(chunk) for chunk in chunks], schema=schema)
 
 
-def _array(column: tuple[Any, ...], kind: pa.DataType) -> pa.Array[Any]:
+def _columns(cursor: sqlite3.Cursor, width: int, rows: int) -> list[list[Any]]:
+    """At most `rows` rows, turned into columns; empty at the end."""
+    columns: list[list[Any]] = [[] for _ in range(width)]
+    while rows > 0 and (fetched := cursor.fetchmany(min(rows, _ROWS_PER_FETCH))):
+        rows -= len(fetched)
+        for column, values in zip(columns, zip(*fetched, strict=True), strict=True):
+            column.extend(values)
+    return columns if columns[0] else []
+
+
+def _array(column: list[Any], kind: pa.DataType) -> pa.Array[Any]:
     import pyarrow as pa
 
     if pa.types.is_boolean(kind):
@@ -182,11 +211,11 @@ async def sqlite_cut(
         connection = await asyncio.to_thread(_connect, url, call_timeout_s)
     except sqlite3.Error as exc:
         raise dialect.error(exc, where, url) from exc
+    cut = _SqliteCut(connection, dialect, where, url)
     try:
         dialect.add_clock(connection)
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("BEGIN")
-        yield _SqliteCut(connection, dialect, where, url)
+        yield cut
     finally:
-        # A cancelled statement may still run in its thread: closing must wait for it there.
-        await asyncio.shield(asyncio.to_thread(connection.close))
+        await cut.close()
