@@ -148,6 +148,18 @@ class _Opened(ABC):
         await self.close()
 
 
+class OnlineRead(NamedTuple):
+    """What `OnlineStore.read_aged` found, and of when it is.
+
+    Attributes:
+        values: Stored values, one per key in the order asked; None where there is none.
+        age_us: How long before the read the store was in that state, microseconds; 0 = at the read.
+    """
+
+    values: list[bytes | None]
+    age_us: int = 0
+
+
 class OnlineStore(_Opened):
     """The newest value per entity, as encoded rows (see `oomstream.schemas.online_value`)."""
 
@@ -184,6 +196,17 @@ class OnlineStore(_Opened):
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Stored values, one per key in the order asked; None where there is none. One logical read."""
 
+    async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
+        """What `read` does, for serving: answers at once, if need be with what the store held a little earlier.
+
+        In a store of transactions, a writer that was killed can leave rows that nobody may read for a few seconds;
+        `read` waits for them. A store in which that cannot happen need not override this.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        return OnlineRead(await self.read(keys))
+
     @abstractmethod
     async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
         """Rows whose key begins with `prefix`, in key order, from the first key greater than `after`."""
@@ -191,6 +214,21 @@ class OnlineStore(_Opened):
     @abstractmethod
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Remove rows altogether (purge); a delete event is an `upsert_newer` of a row that says so."""
+
+    async def gc(self, older_than_s: float = 600.0) -> bool:
+        """Let the store forget values that were replaced long ago, where it keeps them and nobody else tells it to.
+
+        Args:
+            older_than_s: Values replaced within the last so many seconds are kept for reads under way; at least 600.
+
+        Returns:
+            Whether the store may forget more than before; False in a store that keeps no replaced values.
+
+        Raises:
+            InvalidSetting: `older_than_s` is less than 600.
+            StoreUnavailable: Do it again.
+        """
+        return False
 
 
 class Cut(ABC):
