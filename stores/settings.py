@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         description="How long a store may be down before the worker exits.",
     )
     call_timeout_us: DurationUs = Field(
-        30_000_000, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
+        30_000_000, gt=0, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
     )
 
     crash_at: str | None = Field(
