@@ -19,8 +19,8 @@ Column = Sequence[Any]
 Judge = Callable[[Column], bool]
 ToPlain = Callable[[Column], Column]
 
-_NO_NEED = frozenset({Kind.BOOLEAN, Kind.LONG, Kind.STRING, Kind.BYTES, Kind.ENUM})
-"""Kinds whose values are all valid once a strict reader has accepted their bytes."""
+_NO_NEED = frozenset({Kind.BOOLEAN, Kind.STRING, Kind.BYTES, Kind.ENUM})
+"""Kinds whose values are all valid once a reader has made them."""
 
 
 def judge_of(field: RecordField) -> Judge | None:

@@ -19,7 +19,7 @@ from oomstream.schemas.types import MAX_ARRAY_ITEMS, Kind, ValueType
 
 _FLOAT = struct.Struct("<f")
 _DOUBLE = struct.Struct("<d")
-_INT_BYTES, _LONG_BYTES = 5, 10
+_MAX_VARINT_BYTES = 10
 
 
 def walk(body: bytes, fields: Sequence[RecordField], *, where: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class _Walker:
 
     def field(self, declared: RecordField) -> Any:
         if declared.nullable:
-            branch = self.varint(_INT_BYTES)
+            branch = self.varint()
             if branch not in (0, 1):
                 raise InvalidEvent(Reason.MALFORMED_AVRO, "has a union branch that does not exist")
             if branch == declared.null_index:
@@ -76,8 +76,8 @@ class _Walker:
         self.at = end
         return taken
 
-    def varint(self, longest: int) -> int:
-        """A zig-zag integer in the fewest bytes: any other form of it would be a second encoding of one value."""
+    def varint(self) -> int:
+        """A zig-zag integer of 64 bits in the fewest bytes: any other form would be a second encoding of one value."""
         value = shift = 0
         while True:
             byte = self.take(1)[0]
@@ -85,14 +85,14 @@ class _Walker:
             shift += 7
             if byte < 0x80:
                 break
-            if shift == longest * 7:
+            if shift == _MAX_VARINT_BYTES * 7:
                 raise InvalidEvent(Reason.MALFORMED_AVRO, "holds an integer of too many bytes")
-        if (byte == 0 and shift > 7) or value >> (64 if longest == _LONG_BYTES else 32):
+        if (byte == 0 and shift > 7) or value >> 64:
             raise InvalidEvent(Reason.MALFORMED_AVRO, "holds an integer that is not in its shortest form, or too large")
         return (value >> 1) ^ -(value & 1)
 
     def sized(self) -> bytes:
-        size = self.varint(_LONG_BYTES)
+        size = self.varint()
         if size < 0:
             raise InvalidEvent(Reason.MALFORMED_AVRO, "has a negative length")
         return self.take(size)
@@ -110,7 +110,7 @@ class _Walker:
         return byte == 1
 
     def enum(self, kind: ValueType) -> str:
-        index = self.varint(_INT_BYTES)
+        index = self.varint()
         if not 0 <= index < len(kind.symbols):
             raise InvalidEvent(Reason.UNKNOWN_SYMBOL, "has an enum index that does not exist")
         return kind.symbols[index]
@@ -122,11 +122,11 @@ class _Walker:
         item = kind.item
         assert item is not None
         items: list[Any] = []
-        while count := self.varint(_LONG_BYTES):
+        while count := self.varint():
             end = None
             if count < 0:
                 count = -count
-                size = self.varint(_LONG_BYTES)
+                size = self.varint()
                 end = self.at + size
                 if size < 0 or end > len(self.body):
                     raise InvalidEvent(Reason.MALFORMED_AVRO, "has an array block of an impossible size")
@@ -143,15 +143,15 @@ class _Walker:
 
 _READ: dict[Kind, Callable[[_Walker, ValueType], Any]] = {
     Kind.BOOLEAN: lambda walker, _: walker.boolean(),
-    Kind.INT: lambda walker, _: walker.varint(_INT_BYTES),
-    Kind.LONG: lambda walker, _: walker.varint(_LONG_BYTES),
+    Kind.INT: lambda walker, _: walker.varint(),
+    Kind.LONG: lambda walker, _: walker.varint(),
     Kind.FLOAT: lambda walker, _: _FLOAT.unpack(walker.take(4))[0],
     Kind.DOUBLE: lambda walker, _: _DOUBLE.unpack(walker.take(8))[0],
     Kind.STRING: lambda walker, _: walker.text(),
     Kind.BYTES: lambda walker, _: walker.sized(),
-    Kind.DATE: lambda walker, _: walker.varint(_INT_BYTES),
-    Kind.TIMESTAMP_MILLIS: lambda walker, _: walker.varint(_LONG_BYTES),
-    Kind.TIMESTAMP_MICROS: lambda walker, _: walker.varint(_LONG_BYTES),
+    Kind.DATE: lambda walker, _: walker.varint(),
+    Kind.TIMESTAMP_MILLIS: lambda walker, _: walker.varint(),
+    Kind.TIMESTAMP_MICROS: lambda walker, _: walker.varint(),
     Kind.DECIMAL: lambda walker, kind: walker.decimal(kind),
     Kind.ENUM: lambda walker, kind: walker.enum(kind),
     Kind.ARRAY: lambda walker, kind: walker.array(kind),
