@@ -41,8 +41,8 @@ def _lists(plain: Chunked, kind: ValueType) -> Chunked:
         else:
             values = [None if text is None else kind.python_from_plain(text) for text in texts]
         chunks.append(pa.array(values, kind.arrow()))
-    column: Any = pa.chunked_array(chunks, kind.arrow())
-    lists: Chunked = column
+    arrow: Any = kind.arrow()
+    lists: Chunked = pa.chunked_array(chunks, arrow)
     return lists
 
 

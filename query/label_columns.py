@@ -158,10 +158,10 @@ def _days(column: Chunked) -> Chunked | None:
         return None
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return None
-    try:
-        return cast(cast(cast(column, pa.date32()), pa.int32()), pa.int64())
-    except pa.ArrowInvalid:
+    days = cast(column, pa.date32())
+    if not pc.all(pc.equal(cast(days, kind), column)).as_py() and days.null_count != len(days):
         return None  # a time of day
+    return cast(cast(days, pa.int32()), pa.int64())
 
 
 _PLAIN_KEY: dict[Kind, Callable[[Chunked], Chunked | None]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -65,8 +65,9 @@ class TrainingSet:
         """
         from pyarrow import parquet
 
-        with _appearing(Path(path)) as partial:
-            parquet.write_table(self.to_arrow(), partial)
+        table = self.to_arrow()
+        with _appearing(Path(path)) as file:
+            parquet.write_table(table, file)
 
     def to_feather(self, path: str | os.PathLike[str]) -> None:
         """Write an Arrow file (Feather); it appears at its path when it is complete.
@@ -76,8 +77,9 @@ class TrainingSet:
         """
         from pyarrow import feather
 
-        with _appearing(Path(path)) as partial:
-            feather.write_feather(self.to_arrow(), str(partial))
+        table = self.to_arrow()
+        with _appearing(Path(path)) as file:
+            feather.write_feather(table, file)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file; null is an empty field, arrays are JSON, bytes are base64.
@@ -89,8 +91,8 @@ class TrainingSet:
 
         table = self.to_arrow()
         columns = [_csv_column(column) for column in table.columns]
-        with _appearing(Path(path)) as partial:
-            csv.write_csv(pa.Table.from_arrays(columns, names=table.column_names), partial)
+        with _appearing(Path(path)) as file:
+            csv.write_csv(pa.Table.from_arrays(columns, names=table.column_names), file)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a file in the format that its suffix names: .parquet, .arrow, .feather or .csv.
@@ -111,15 +113,18 @@ class TrainingSet:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def _appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name when it is complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
+        with partial.open("wb") as file:
+            yield file
         partial.replace(path)
     except OSError as exc:
         raise InvalidRequest(f"cannot write {path}: {exc.strerror or exc}") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _csv_column(column: Chunked) -> Chunked:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pyarrow as pa
+
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.types import Kind
@@ -66,7 +67,7 @@ class MemoryCut(Cut):
 
 
 def _table(group: FeatureGroup, features: Sequence[str], rows: Sequence[HistoryRow]) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, Any] = {}
     for at, key in enumerate(group.keys):
         columns[key.name] = pa.array([row.key[at] for row in rows], _ARROW.get(key.type.kind, pa.int64()))
     columns["_event_time"] = pa.array([row.event_time_us for row in rows], pa.int64())

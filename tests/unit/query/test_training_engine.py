@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from oomstream.query.training import TrainingRequest, build_training_set
 from oomstream.schemas.groups import EventTimeField, Feature, FeatureGroup, KeyField, TimeUnit
 from oomstream.schemas.types import Kind, ValueType
