@@ -76,7 +76,7 @@ def push(
         raise typer.BadParameter("push takes one entity key", param_hint="-k")
     event = PushedEvent(definition.name, keys[0], event_values(definition, feature or []), event_time, delete)
     if event_time is not None:
-        event.values[definition.event_time.name] = _in_unit(definition, event_time)
+        event.values[definition.event_time.name] = event_time
     if broker is None:
         asyncio.run(_write(chosen, event))
         return
@@ -147,16 +147,6 @@ async def _wait_until_ingested(broker: Broker, chosen: Settings, sent: Sent) -> 
         raise StoreUnavailable(
             f"the event is in topic {sent.topic}, but no worker has ingested it within {timeout_s:g} s: is one running?"
         ) from exc
-
-
-def _in_unit(group: FeatureGroup, time: datetime) -> datetime | int:
-    """An event time in python form: a datetime, or for a plain long the integer in its unit."""
-    from oomstream.schemas.types import us_from_time
-
-    field = next(each for each in group.schema["fields"] if each["name"] == group.event_time.name)
-    if field["type"] != "long":
-        return time
-    return us_from_time(time) // group.event_time.unit.microseconds
 
 
 def find_group(catalog: Catalog, name: str) -> FeatureGroup:
