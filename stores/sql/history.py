@@ -16,6 +16,7 @@ from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import Plan
 from oomstream.stores.base import Cut, HistoryBatch, HistoryRow, HistoryStore, Source, SourceName
+from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
@@ -176,6 +177,7 @@ class SqlHistoryStore(HistoryStore):
                 lasted = self._monotonic() - began
                 if lasted >= self.transaction_limit_s:
                     raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
+                reach("before_history_commit")
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"

@@ -11,6 +11,7 @@ from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
 from oomstream.schemas.online_value import OnlineRow, packed_version
 from oomstream.schemas.versions import VERSION_BYTES
 from oomstream.stores.base import OnlineStore
+from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.dialects import Clock, Dialect, OnlineReader, dialect_of
@@ -90,6 +91,7 @@ class SqlOnlineStore(OnlineStore):
         parameters = [(row.key, packed_version(row.value), row.value) for row in sorted(rows)]
         async with self._database.write() as connection:
             result = await connection.exec_driver_sql(self._upsert[">=" if or_equal else ">"], parameters)
+            reach("in_online_batch")
             return result.rowcount
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:

@@ -52,10 +52,10 @@ _BROKEN = {
 _DOWN = {
     sqlite3.SQLITE_BUSY: "locked by another process",
     sqlite3.SQLITE_LOCKED: "locked by another connection",
-    sqlite3.SQLITE_FULL: "the disk (or the file's size limit) is full",
+    sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file, or the folder it is in, may not be written",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened (is the folder there, and may it be written?)",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_IOERR: "the disk refuses a read or a write (full, over a size limit, or failing)",
     sqlite3.SQLITE_PERM: "the file may not be used",
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_PROTOCOL: "locked by another process",
