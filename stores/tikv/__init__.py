@@ -1,0 +1,1 @@
+"""Online rows in TiKV, through PD and TiKV's own transactions."""

@@ -1,0 +1,74 @@
+"""What a ``tikv://`` URL says: where PD is, and which part of the key space is ours."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from oomstream.schemas.errors import InvalidSetting
+from oomstream.stores.urls import StoreUrl
+
+DEFAULT_PORT = 2379
+"""PD's usual client port."""
+
+DEFAULT_NAMESPACE = "oomstream"
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_TLS_OPTION = re.compile(r"tls|ssl|ca|cert|key|secur", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class TikvAddress:
+    """A TiKV cluster and a namespace in it.
+
+    ``tikv://pd1:2379,pd2:2379/NAME``; port 2379 and the namespace ``oomstream`` are the defaults. Neither separator is
+    a character of a name, so no namespace's keys begin with those of another.
+
+    Attributes:
+        pd: host:port of each PD server.
+        namespace: What all keys begin with.
+        shown: The URL for messages.
+    """
+
+    pd: tuple[str, ...]
+    namespace: str
+    shown: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read a URL.
+
+        Raises:
+            InvalidSetting: It is not such a URL, or asks for what the client cannot do.
+        """
+        parsed = StoreUrl.parse(url)
+        if not parsed.hosts:
+            raise InvalidSetting(f"online store {parsed}: no PD server is named; write tikv://pd1:2379,pd2:2379/NAME")
+        if parsed.user is not None:
+            raise InvalidSetting(f"online store {parsed}: TiKV knows no users; write tikv://pd1:2379,pd2:2379/NAME")
+        for option in parsed.options:
+            if _TLS_OPTION.search(option):
+                raise InvalidSetting(
+                    f"online store {parsed}: TLS is asked for ({option}), which tikv-client 0.0.4 cannot do; keep TiKV "
+                    "in a network that you trust, or put a TLS tunnel in front of it, and leave the option out"
+                )
+            raise InvalidSetting(f"online store {parsed}: there is no option {option}; tikv:// URLs take none")
+        namespace = parsed.path or DEFAULT_NAMESPACE
+        if not _NAMESPACE.fullmatch(namespace):
+            raise InvalidSetting(
+                f"online store {parsed}: the namespace after the servers must be 1 to 64 letters, digits, _ or -"
+            )
+        # The client refuses a server that is named twice.
+        pd = dict.fromkeys(f"{host}:{port or DEFAULT_PORT}" for host, port in parsed.hosts)
+        return cls(tuple(pd), namespace, str(parsed))
+
+    @property
+    def row_prefix(self) -> bytes:
+        """What the stored key of every row begins with."""
+        return f"{self.namespace}/".encode()
+
+    @property
+    def pairing_key(self) -> bytes:
+        """The stored key of the pairing id; outside the rows, so that no scan meets it."""
+        return f"{self.namespace}:pairing".encode()

@@ -1,0 +1,225 @@
+"""The driver on PyPI's tikv-client 0.0.4.
+
+Everything that is odd about that client is dealt with in this folder: no deadlines and no names for its errors
+(`troubles`), clients that never recover (`Connection`), transactions that must end (`Transactions`), answers that are
+refused for their size (`sizes`), locks of killed writers (`snapshots`) and crashes at exit (`process_exit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+from oomstream.schemas.errors import Fatal, StoreUnavailable
+from oomstream.schemas.online_value import OnlineRow, packed_version
+from oomstream.stores.base import OnlineRead
+from oomstream.stores.tikv import process_exit, snapshots
+from oomstream.stores.tikv.address import TikvAddress
+from oomstream.stores.tikv.connection import Connection
+from oomstream.stores.tikv.deadline import Deadline
+from oomstream.stores.tikv.driver import TikvDriver
+from oomstream.stores.tikv.sizes import AnswerSize, commits
+from oomstream.stores.tikv.transactions import Transactions
+from oomstream.stores.tikv.troubles import Remedy, Trouble, trouble_of
+
+_T = TypeVar("_T")
+
+_COMMIT_ROWS = 128
+"""Rows of one transaction: few enough that a killed writer locks few, and enough to be fast."""
+
+_COMMIT_BYTES = 1 << 18
+"""Bytes of one transaction: with more, the client asks for locks that live longer than 3 s."""
+
+_COMMITS_AT_ONCE = 8
+_ATTEMPTS = 3
+"""One attempt may take this part of a call's deadline: one that hangs leaves time for another through a new client."""
+
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 1.0
+_GC_TIMEOUT_S = 600.0
+
+
+class ClientDriver(TikvDriver):
+    """TiKV through tikv-client's TransactionClient.
+
+    Args:
+        address: The cluster; its namespace is the caller's business.
+        call_timeout_s: Deadline of every call.
+    """
+
+    def __init__(self, address: TikvAddress, call_timeout_s: float) -> None:
+        self._address = address
+        self._call_timeout_s = call_timeout_s
+        self._attempt_timeout_s = call_timeout_s / _ATTEMPTS
+        self._connection = Connection(address.pd, self._attempt_timeout_s)
+        self._transactions = Transactions()
+        self._slots = asyncio.Semaphore(_COMMITS_AT_ONCE)
+        self._size = AnswerSize()
+
+    async def connect(self) -> None:
+        """Connect, and read a key; one attempt."""
+        await self._call("open", self._probe, attempts=1)
+
+    async def _probe(self, client: Any) -> None:
+        await self._read(client, [self._address.pairing_key])
+
+    async def close(self) -> None:
+        """Let transactions end, and let go of the client."""
+        await self._transactions.close()
+        await self._connection.close()
+
+    async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
+        """Several small transactions at once: read, compare, put what is newer, commit."""
+
+        async def write(piece: Sequence[OnlineRow]) -> int:
+            async def work(transaction: Any) -> int:
+                return await self._put_newer(transaction, piece, or_equal)
+
+            return await self._call("write", lambda client: self._transactions.run(client, work))
+
+        return sum(await self._in_pieces(rows, write))
+
+    async def _put_newer(self, transaction: Any, rows: Sequence[OnlineRow], or_equal: bool) -> int:
+        stored = await snapshots.get_all(transaction.batch_get, [row.key for row in rows], self._size)
+        newer = [row for row in rows if _is_newer(row.value, stored.get(row.key), or_equal)]
+        # Each put crosses to a Rust thread and back; all at once is twice as fast as one by one.
+        await asyncio.gather(*[transaction.put(key, value) for key, value in newer])
+        return len(newer)
+
+    async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One snapshot of now."""
+        if not keys:
+            return []
+        found = await self._call("read", lambda client: self._read(client, keys))
+        return [found.get(key) for key in keys]
+
+    async def _read(self, client: Any, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        timestamp = await client.current_timestamp()
+        return await snapshots.read_at(client, timestamp, list(dict.fromkeys(keys)), self._size)
+
+    async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
+        """One snapshot, of now if it answers at once."""
+        if not keys:
+            return OnlineRead([])
+
+        async def attempt(client: Any) -> OnlineRead:
+            return await snapshots.read_youngest(client, await client.current_timestamp(), keys, self._size)
+
+        return await self._call("read", attempt)
+
+    async def scan(self, start: bytes, end: bytes, limit: int) -> list[OnlineRow]:
+        """One snapshot of now, in pages."""
+
+        async def attempt(client: Any) -> list[OnlineRow]:
+            return await snapshots.scan_at(client, await client.current_timestamp(), start, end, limit, self._size)
+
+        return await self._call("scan", attempt)
+
+    async def delete(self, keys: Sequence[bytes]) -> None:
+        """Several small transactions at once."""
+
+        async def remove(piece: Sequence[OnlineRow]) -> None:
+            async def work(transaction: Any) -> None:
+                await asyncio.gather(*[transaction.delete(row.key) for row in piece])
+
+            await self._call("delete from", lambda client: self._transactions.run(client, work))
+
+        await self._in_pieces([OnlineRow(key, b"") for key in dict.fromkeys(keys)], remove)
+
+    async def _in_pieces(
+        self, rows: Sequence[OnlineRow], do: Callable[[Sequence[OnlineRow]], Coroutine[Any, Any, _T]]
+    ) -> list[_T]:
+        """Do something with rows, one transaction's worth at a time, several at once; the first error ends it.
+
+        A piece's deadline begins when its turn comes.
+        """
+
+        async def in_turn(piece: Sequence[OnlineRow]) -> _T:
+            async with self._slots:
+                return await do(piece)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                pieces = commits(rows, _COMMIT_ROWS, _COMMIT_BYTES)
+                tasks = [group.create_task(in_turn(piece)) for piece in pieces]
+        except BaseExceptionGroup as exc:
+            first = exc.exceptions[0]
+            raise first from first.__cause__
+        return [task.result() for task in tasks]
+
+    async def gc(self, older_than_s: float) -> bool:
+        """Resolve older locks in the whole cluster, then move PD's safe point."""
+
+        async def attempt(client: Any) -> bool:
+            now = await client.current_timestamp()
+            moved: bool = await client.gc(snapshots.earlier(now, int(older_than_s * 1000)))
+            return moved
+
+        return await self._call("collect garbage in", attempt, timeout_s=max(_GC_TIMEOUT_S, self._call_timeout_s))
+
+    async def _call(
+        self,
+        what: str,
+        attempt: Callable[[Any], Awaitable[_T]],
+        *,
+        attempts: int | None = None,
+        timeout_s: float | None = None,
+    ) -> _T:
+        """Try until it works or the deadline is reached.
+
+        Args:
+            what: A verb for messages, which goes before the store's name.
+            attempt: Does it once, through the client it is given; may be cancelled.
+            attempts: How often, at most; None = until the deadline.
+            timeout_s: The deadline, if it is not that of other calls; an attempt may then take all of it.
+
+        Raises:
+            StoreUnavailable: It did not work.
+            Fatal: It cannot work.
+            InvalidSetting: The client is not installed, or cannot run here.
+        """
+        deadline = Deadline.after(timeout_s or self._call_timeout_s)
+        pauses = _pauses()
+        while True:
+            client = None
+            try:
+                async with asyncio.timeout_at(deadline.no_later_than(timeout_s or self._attempt_timeout_s).at):
+                    client = await self._connection.client(deadline)
+                    result = await attempt(client)
+            except BaseException as exc:
+                trouble = trouble_of(exc)
+                if trouble is None:
+                    raise
+                self._connection.failed(client, trouble)
+                attempts = None if attempts is None else attempts - 1
+                pause_s = next(pauses)
+                if trouble.remedy is Remedy.STOP:
+                    raise Fatal(self._sentence(what, trouble)) from exc
+                if attempts == 0 or deadline.left_s() <= pause_s:
+                    raise StoreUnavailable(self._sentence(what, trouble)) from exc
+                await asyncio.sleep(pause_s)
+            else:
+                self._connection.worked(client)
+                return result
+            finally:
+                process_exit.touch()
+
+    def _sentence(self, what: str, trouble: Trouble) -> str:
+        return f"cannot {what} online store {self._address.shown}: {trouble.said}; {trouble.advice}"
+
+
+def _is_newer(value: bytes, stored: bytes | None, or_equal: bool) -> bool:
+    if stored is None:
+        return True
+    ours, theirs = packed_version(value), packed_version(stored)
+    return ours > theirs or (or_equal and ours == theirs)
+
+
+def _pauses() -> Iterator[float]:
+    pause = _FIRST_PAUSE_S
+    while True:
+        # Jitter, so that two writers that met do not meet again.
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -1,0 +1,143 @@
+"""Reading the rows of one moment, and finding a moment that no lock hides.
+
+Percolator: a read at time T must wait for a lock that was set before T, since its transaction may yet commit before T;
+a lock set after T does not concern it. So a read just older than the lock of a killed writer is answered at once, with
+the values from before that write.
+
+Source:
+    Peng and Dabek, Large-scale Incremental Processing Using Distributed Transactions and Notifications, section 2.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from oomstream.schemas.online_value import OnlineRow
+from oomstream.stores.base import OnlineRead
+from oomstream.stores.tikv.sizes import AnswerSize
+from oomstream.stores.tikv.troubles import Remedy, trouble_of
+
+BatchGet = Callable[[list[bytes]], Awaitable[list[tuple[bytes, bytes]]]]
+"""`batch_get` of a snapshot or of a transaction."""
+
+_Read = asyncio.Task[dict[bytes, bytes]]
+
+_REQUESTS_AT_ONCE = 8
+
+_PHYSICAL_SHIFT = 18
+"""A timestamp is milliseconds, then 18 bits of a counter within the millisecond."""
+
+_HEDGE_S = 0.04
+"""So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds."""
+
+_GRACE_S = 0.01
+"""How long an answer of an older moment waits for that of a younger one."""
+
+AGES_MS = (100, 500, 2_500, 12_500)
+"""The older moments: a lock is 3 s old at most, or about 6 s where a row is 1 MiB; and it is some time yet resolved."""
+
+
+def earlier(timestamp: int, milliseconds: int) -> int:
+    """The timestamp so many milliseconds before another."""
+    return max(0, timestamp - (milliseconds << _PHYSICAL_SHIFT))
+
+
+async def read_at(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize) -> dict[bytes, bytes]:
+    """Values of the keys that there were at a timestamp."""
+    return await get_all(client.snapshot(timestamp, False).batch_get, keys, size)
+
+
+async def get_all(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) -> dict[bytes, bytes]:
+    """Values of any number of keys through a snapshot's or a transaction's `batch_get`, which does not split.
+
+    Returns:
+        Value by key; keys that do not exist are absent.
+    """
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(keys):
+        step = size.rows
+        pieces = [keys[start : start + step] for start in range(at, len(keys), step)[:_REQUESTS_AT_ONCE]]
+        for piece in await asyncio.gather(*[_get_piece(batch_get, piece, size) for piece in pieces]):
+            found |= piece
+        at += step * len(pieces)
+    return found
+
+
+async def _get_piece(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) -> dict[bytes, bytes]:
+    try:
+        pairs = await batch_get(list(keys))
+    except Exception as exc:
+        trouble = trouble_of(exc)
+        if trouble is None or trouble.remedy is not Remedy.HALVE or len(keys) == 1:
+            raise
+        size.was_too_large(len(keys))
+        return await get_all(batch_get, keys, size)
+    size.learn(len(pairs), sum(len(value) for _, value in pairs))
+    return dict(pairs)
+
+
+async def scan_at(
+    client: Any, timestamp: int, start: bytes, end: bytes, limit: int, size: AnswerSize
+) -> list[OnlineRow]:
+    """The first rows of a range at a timestamp, in key order."""
+    snapshot = client.snapshot(timestamp, False)
+    rows: list[OnlineRow] = []
+    while len(rows) < limit:
+        step = min(size.rows, limit - len(rows))
+        try:
+            pairs = await snapshot.scan(start, end, step)
+        except Exception as exc:
+            trouble = trouble_of(exc)
+            if trouble is None or trouble.remedy is not Remedy.HALVE or step == 1:
+                raise
+            size.was_too_large(step)
+            continue
+        size.learn(len(pairs), sum(len(key) + len(value) for key, value in pairs))
+        rows += [OnlineRow(key, value) for key, value in pairs]
+        if len(pairs) < step:
+            break
+        start = pairs[-1][0] + b"\0"
+    return rows
+
+
+async def read_youngest(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize) -> OnlineRead:
+    """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
+    now = asyncio.create_task(read_at(client, timestamp, keys, size))
+    reads = {now: 0}
+    try:
+        await asyncio.wait(reads, timeout=_HEDGE_S)
+        if not now.done():
+            for age in AGES_MS:
+                reads[asyncio.create_task(read_at(client, earlier(timestamp, age), keys, size))] = age
+        chosen = await _youngest(reads)
+        found = chosen.result()
+        return OnlineRead([found.get(key) for key in keys], reads[chosen] * 1000)
+    finally:
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+def _answered(reads: dict[_Read, int]) -> list[_Read]:
+    """Those that have their answer, in their order, which is youngest first."""
+    return [read for read in reads if read.done() and not read.cancelled() and read.exception() is None]
+
+
+async def _youngest(reads: dict[_Read, int]) -> _Read:
+    """The youngest read that is answered, or, if all have failed, the first of all, to raise its error."""
+    waited = False
+    while True:
+        answered = _answered(reads)
+        pending = {read for read in reads if not read.done() and not (answered and reads[read] > reads[answered[0]])}
+        if answered and (waited or not pending):
+            return answered[0]
+        if not pending:
+            return next(iter(reads))
+        if answered:
+            await asyncio.wait(pending, timeout=_GRACE_S)
+            waited = True
+        else:
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
