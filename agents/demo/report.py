@@ -69,7 +69,8 @@ def leaked_rows(
     departure = labels["event_timestamp"].combine_chunks()
     future: Any = pa.array([False] * labels.num_rows)
     for column, newest in (("tailnum", newest_plane), ("origin", newest_weather)):
-        times = pa.array([newest.get(key) for key in labels[column].to_pylist()], pa.timestamp("us", "UTC"))
+        keys: list[Any] = labels[column].to_pylist()
+        times = pa.array([newest.get(key) for key in keys], departure.type)
         later: Any = pc.greater(times, departure)
         future = pc.or_(future, later.fill_null(False))
     return int(future.true_count)
