@@ -20,6 +20,9 @@ HOST = "127.0.0.1"
 LOG_TAIL_LINES = 25
 _KILL_TIMEOUT_S = 10.0
 
+# Starts the command that follows its parent's process id, unless that parent has died before it could be watched.
+_IF_PARENT_LIVES = 'test "$PPID" = "$0" && exec "$@"'
+
 _LOWEST_PORT = 15_000
 _handed_out: set[int] = set()
 _handing_out = threading.Lock()
@@ -114,7 +117,8 @@ class NativeProcess:
         if setpriv := shutil.which("setpriv"):
             # After a change of user, which would clear the signal again.
             user = ["--reuid", self._user, "--regid", self._user, "--clear-groups"] if self._user else []
-            argv = [setpriv, *user, "--pdeathsig", "KILL", "--", *argv]
+            parent = ["sh", "-c", _IF_PARENT_LIVES, str(os.getpid())]
+            argv = [setpriv, *user, "--pdeathsig", "KILL", "--", *parent, *argv]
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 argv,
@@ -132,8 +136,6 @@ class NativeProcess:
         if self._process is None or self.pid is None:
             return
         self._process.send_signal(signal.SIGTERM)
-        # A frozen process takes no other signal until it goes on.
-        self._process.send_signal(signal.SIGCONT)
         try:
             self._process.wait(self._grace_s)
         except subprocess.TimeoutExpired:

@@ -57,21 +57,28 @@ class Traffic:
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """A client's connection and the one to the server that goes with it."""
+    """A client's connection and, once it is made, the one to the server."""
 
+    client: socket.socket
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     passed: dict[Direction, int] = field(default_factory=lambda: {"to_server": 0, "to_client": 0})
 
     def reset(self) -> None:
+        if not self.writers:
+            _reset_on_close(self.client)
+            self.client.close()
         for writer in self.writers:
             _reset(writer)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    _reset_on_close(writer.get_extra_info("socket"))
     writer.transport.abort()
+
+
+def _reset_on_close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 class Proxy:
@@ -87,7 +94,7 @@ class Proxy:
         self.port = port if port is not None else free_ports(1)[0]
         self._mode = _Mode()
         self._links: dict[_Link, asyncio.Task[None]] = {}
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._switched = asyncio.Event()
@@ -187,11 +194,18 @@ class Proxy:
             for link in self._links:
                 link.reset()
         if mode.kind == "refuse":
-            if self._server is not None:
-                self._server.close()
-                self._server = None
-        elif self._server is None:
-            self._server = await asyncio.start_server(self._accept, HOST, self.port)
+            self._stop_listening()
+        elif self._listener is None:
+            # Not asyncio's server: it loses connections that are being accepted while it closes (CPython 3.11).
+            self._listener = socket.create_server((HOST, self.port), backlog=100)
+            self._listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _close(self) -> None:
         await self._set(_Mode("refuse"))
@@ -199,10 +213,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._loop_turn()
-
-    async def _loop_turn(self) -> None:
-        # Aborted transports close their sockets in the loop's next turn.
+        # An aborted transport closes its socket in the loop's next turn.
         await asyncio.sleep(0)
 
     def _count(self, **more: int) -> None:
@@ -211,17 +222,26 @@ class Proxy:
             self._traffic = replace(self._traffic, **values)
             self._seen.notify_all()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._count(connections=1)
-        if self._mode.kind in ("refuse", "reset"):
-            _reset(writer)
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            # The client has given up in the meantime.
             return
-        link = _Link([writer])
-        self._links[link] = asyncio.get_running_loop().create_task(self._serve(link, reader, writer))
+        connection.setblocking(False)
+        self._count(connections=1)
+        link = _Link(connection)
+        if self._mode.kind == "reset":
+            link.reset()
+            return
+        self._links[link] = asyncio.get_running_loop().create_task(self._serve(link))
 
-    async def _serve(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, link: _Link) -> None:
         try:
             await self._passable()
+            reader, writer = await asyncio.open_connection(sock=link.client)
+            link.writers.append(writer)
             connecting = asyncio.open_connection(HOST, self.target_port)
             server_reader, server_writer = await asyncio.wait_for(connecting, _CONNECT_TIMEOUT_S)
             link.writers.append(server_writer)

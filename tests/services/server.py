@@ -107,6 +107,7 @@ class Server:
         self._processes = list(processes)
         self._probe = probe
         self._folder = folder
+        self._frozen = False
 
     @property
     def proxy(self) -> Proxy:
@@ -159,6 +160,7 @@ class Server:
 
     def shut_down(self) -> None:
         """End it in order; its data stays, and `restart` brings it back."""
+        self.resume()
         for process in reversed(self._processes):
             process.terminate()
 
@@ -166,6 +168,7 @@ class Server:
         """End it without a word; its data stays, and `restart` brings it back."""
         for process in reversed(self._processes):
             process.kill()
+        self._frozen = False
 
     def restart(self) -> None:
         """End it in order if it runs, start it on the same ports with the same data, and wait until it answers."""
@@ -176,11 +179,22 @@ class Server:
         """Freeze it: connections stay, and nothing answers."""
         for process in self._processes:
             process.pause()
+        self._frozen = True
 
     def resume(self) -> None:
-        """Let a frozen one go on."""
-        for process in self._processes:
-            process.resume()
+        """Let it go on, if it is frozen."""
+        if self._frozen:
+            for process in self._processes:
+                process.resume()
+        self._frozen = False
+
+    def heal(self) -> None:
+        """Undo what a test did to it: it runs, and its proxies pass everything on."""
+        self.resume()
+        if any(process.ended() for process in self._processes):
+            self._start_processes()
+        for proxy in self.proxies:
+            proxy.normal()
 
     def __enter__(self) -> Self:
         return self

@@ -86,6 +86,12 @@ class TikvServer(Server):
             raise RuntimeError('a TiKV in Docker takes no orders: start it with way="native"')
         return self._control
 
+    def heal(self) -> None:
+        """Undo what a test did to it, faults included; regions that were split stay so."""
+        super().heal()
+        if self._control is not None:
+            self._control.clear_faults()
+
 
 def start(way: Way | None = None) -> TikvServer:
     """Start a TiKV without data."""

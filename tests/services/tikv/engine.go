@@ -22,7 +22,7 @@ import (
 
 const (
 	clusterID = 1
-	// lockArenaSize must exceed the largest value that can be prewritten (writes.go), or the engine panics.
+	// lockArenaSize must exceed the largest value that can be prewritten (store.go), or the engine panics.
 	lockArenaSize = 2 * raftEntryMaxSize
 )
 

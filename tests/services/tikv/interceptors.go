@@ -20,7 +20,7 @@ func (t *faults) server() *grpc.Server {
 		grpc.ChainStreamInterceptor(t.stream),
 		// tikv-client pings every 10 s, which gRPC's default takes for abuse and answers by closing the connection.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		// Real TiKV takes any size; entries over 8 MiB are refused further in (writes.go).
+		// Real TiKV takes any size; entries over 8 MiB are refused further in (store.go).
 		grpc.MaxRecvMsgSize(1<<30),
 	)
 }

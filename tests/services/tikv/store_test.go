@@ -14,8 +14,13 @@ func TestTransaction(t *testing.T) {
 	c := startCluster(t, t.TempDir(), addresses{})
 	c.put("k", "v1")
 	c.expect("k", "v1")
+	if c.get("k").NotFound {
+		t.Fatal("a value that is there is said not to be")
+	}
 	c.put("k", "")
-	c.expect("k", "")
+	if !c.get("k").NotFound {
+		t.Fatal("a deleted value is not said to be gone")
+	}
 
 	startTS := c.timestamp()
 	c.prewrite(startTS, "k", "v2", "k")

@@ -11,12 +11,21 @@ import (
 // raftEntryMaxSize is real TiKV's default for raftstore.raft-entry-max-size.
 const raftEntryMaxSize = 8 << 20
 
-// tikvServer is the engine with a limit of real TiKV's that the engine, having no Raft, does not know.
+// tikvServer is the engine with what real TiKV does beside it.
 type tikvServer struct {
 	tikvpb.TikvServer
 }
 
-// KvPrewrite refuses what would be one Raft entry of more than 8 MiB.
+// KvGet says that a key is not there. The engine leaves it at an empty value, which clients take for one.
+func (s tikvServer) KvGet(ctx context.Context, request *kvrpcpb.GetRequest) (*kvrpcpb.GetResponse, error) {
+	answer, err := s.TikvServer.KvGet(ctx, request)
+	if err == nil && answer.Error == nil && answer.RegionError == nil && len(answer.Value) == 0 {
+		answer.NotFound = true
+	}
+	return answer, err
+}
+
+// KvPrewrite refuses what would be one Raft entry of more than 8 MiB. The engine has no Raft.
 func (s tikvServer) KvPrewrite(
 	ctx context.Context, request *kvrpcpb.PrewriteRequest,
 ) (*kvrpcpb.PrewriteResponse, error) {
