@@ -199,10 +199,10 @@ class FeatureProducer:
         if failures:
             topic, why = failures[0]
             raise StoreUnavailable(
-                f"{len(failures)} events were not delivered to {self._broker.url}, the first to topic {topic!r}: {why}"
+                f"events not delivered to {self._broker.url}: {len(failures)}, the first to topic {topic!r}: {why}"
             )
         if left:
-            raise StoreUnavailable(f"{left} events were not acknowledged by {self._broker.url} in time")
+            raise StoreUnavailable(f"events not acknowledged by {self._broker.url} in time: {left}")
 
     def _encode(self, codec: BodyCodec, values: Mapping[str, Any]) -> tuple[bytes, bytes]:
         group = codec.group

@@ -113,4 +113,4 @@ class Room:
             raise StoreUnavailable(f"broker {self._broker.url} does not answer: {exc.args[0].str()}") from exc
         ends = log_ends(self._admin, self._broker, wanted, timeout_s=self._timeout_s)
         read = [(each.partition, max(each.offset, 0)) for each in committed]
-        return max(ends[topic, number] - offset for number, offset in read), sum(offset for _, offset in read)
+        return max((ends[topic, number] - offset for number, offset in read), default=0), sum(at for _, at in read)
