@@ -46,7 +46,7 @@ EXTREMES: dict[str, Sequence[Plain]] = {
     "a_micros": (-62_135_596_800_000_000, 253_402_300_799_999_999, -1),
     "a_decimal": ("-9999999999999999999999999999.9999999999", "0.0000000001", "0.0000000000"),
     "an_enum": ("RED", "GREEN", None),
-    "an_array": ("[]", "[0.1,-0.0,1e308]", None),
+    "an_array": ("[]", "[0.1,-0.0,1.5]", None),
 }
 """Values in plain form at which stores go wrong, by feature."""
 
