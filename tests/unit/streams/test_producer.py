@@ -181,7 +181,7 @@ def test_events_that_cannot_be_delivered_are_errors(tmp_path: Path) -> None:
     producer.flush()
     with pytest.raises(StoreUnavailable, match="the event was not delivered to topic 'plane'"):
         producer.send("plane", values())
-    with pytest.raises(StoreUnavailable, match="events not delivered to .*: 1, the first"), producer:
+    with pytest.raises(StoreUnavailable, match=r"events not delivered to .*: 1, the first"), producer:
         producer.produce("plane", values())
 
 
