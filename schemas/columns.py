@@ -13,7 +13,7 @@ from typing import Any
 
 from oomstream.schemas.keys import MAX_PART_BYTES
 from oomstream.schemas.layout import RecordField
-from oomstream.schemas.types import INTEGER_RANGES, MAX_ARRAY_ITEMS, Kind, ValueType
+from oomstream.schemas.types import INTEGER_RANGES, Kind, ValueType
 
 Column = Sequence[Any]
 Judge = Callable[[Column], bool]
@@ -71,7 +71,8 @@ def _judge(kind: ValueType) -> Judge | None:
         return lambda column: _all_canonical_decimals(column, kind)
     assert kind.item is not None
     of_items = _all_finite if kind.item.kind in {Kind.FLOAT, Kind.DOUBLE} else _judge(kind.item)
-    return lambda column: _all_arrays(column, of_items)
+    most = kind.max_items
+    return lambda column: _all_arrays(column, most, of_items)
 
 
 def _all_finite(column: Column) -> bool:
@@ -95,7 +96,7 @@ def _all_canonical_decimals(column: Column, kind: ValueType) -> bool:
     return all(map(bytes.__eq__, column, map(kind.unscaled_bytes, numbers)))
 
 
-def _all_arrays(column: Column, of_items: Judge | None) -> bool:
-    if column and max(map(len, column)) > MAX_ARRAY_ITEMS:
+def _all_arrays(column: Column, most: int, of_items: Judge | None) -> bool:
+    if column and max(map(len, column)) > most:
         return False
     return of_items is None or of_items(list(chain.from_iterable(column)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -209,15 +209,20 @@ def _array_from_python(kind: ValueType, value: Any) -> list[Any]:
         value = value.tolist()  # numpy's arrays
     if not isinstance(value, list | tuple):
         raise wrong("an array")
-    assert kind.item is not None
-    return [kind.item.avro_from_python(each) for each in value]
+    return _items(kind, value, "avro_from_python")
 
 
 def _array_from_json(kind: ValueType, value: Any) -> list[Any]:
     if type(value) is not list:
         raise wrong("an array")
+    return _items(kind, value, "avro_from_json")
+
+
+def _items(kind: ValueType, values: Sequence[Any], form: str) -> list[Any]:
+    if len(values) > kind.max_items:  # before the work, which such an array is made to cause
+        raise InvalidEvent(Reason.TOO_LARGE, f"has more than {kind.max_items} items")
     assert kind.item is not None
-    return [kind.item.avro_from_json(each) for each in value]
+    return list(map(getattr(kind.item, form), values))
 
 
 FROM_PYTHON: dict[Kind, Convert] = {

@@ -97,7 +97,8 @@ class _Batch:
         self.schema_ids: set[int] = set()
 
     def reject(self, at: int, error: InvalidEvent) -> None:
-        self.results[at] = Rejected(self.records[at], error)
+        # A new error: the traceback of the raised one keeps alive all that its frames hold, which may be megabytes.
+        self.results[at] = Rejected(self.records[at], InvalidEvent(error.reason, str(error)))
 
     def decoded(self) -> Decoded:
         return Decoded(
@@ -189,7 +190,8 @@ class Decoder:
             else:
                 form = self._form_of_schema_id(batch, framed.schema_id)
         if isinstance(form, InvalidEvent):
-            raise InvalidEvent(form.reason, str(form))
+            batch.reject(at, form)
+            return
         waiting = batch.avro.get(form)
         if waiting is None:
             waiting = batch.avro[form] = ([], [])

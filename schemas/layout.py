@@ -25,6 +25,8 @@ MAX_FIELDS = 1000
 MAX_FIXED_BYTES = 128
 """Most bytes of a decimal on `fixed`; 38 digits need 16."""
 
+_MAX_DEPTH = 4
+
 MAX_SYMBOLS = 10_000
 """Most symbols in one enum."""
 
@@ -173,8 +175,10 @@ class _TypeReader:
             attributes.setdefault("unit", node["unit"])
         return RecordField(name, kind, nullable, null_index, default, logical, attributes)
 
-    def type(self, node: Any) -> tuple[ValueType, str]:
+    def type(self, node: Any, depth: int = 0) -> tuple[ValueType, str]:
         """Type and logical type of a schema that is not a union."""
+        if depth > _MAX_DEPTH:  # before Python's own limit, which is not ours to reach
+            raise self._refused("has a type that is nested too deeply")
         if isinstance(node, list):
             raise self._refused("holds a union within a type; only a field itself may be nullable")
         if isinstance(node, str):
@@ -187,12 +191,12 @@ class _TypeReader:
             inner = base.get("type") if isinstance(base, dict) else None
             if not isinstance(inner, str) or "logicalType" in node:
                 raise self._refused("has a type that is not Avro")
-            return self.type(base)
+            return self.type(base, depth + 1)
         match base:
             case "enum":
                 return self._enum(node)
             case "array":
-                return self._array(node), ""
+                return self._array(node, depth), ""
             case "record" | "error":
                 raise self._refused("is a nested record; a group's fields must be flat")
             case "map":
@@ -232,8 +236,8 @@ class _TypeReader:
             raise self._refused(f"is an enum with more than {MAX_SYMBOLS} symbols or the same symbol twice")
         return self._declare(node, ValueType(Kind.ENUM, symbols=tuple(symbols))), ""
 
-    def _array(self, node: dict[str, Any]) -> ValueType:
-        item, _ = self.type(node.get("items"))
+    def _array(self, node: dict[str, Any], depth: int) -> ValueType:
+        item, _ = self.type(node.get("items"), depth + 1)
         if item.kind is Kind.ARRAY:
             raise self._refused("is an array of arrays")
         return ValueType(Kind.ARRAY, item=item)

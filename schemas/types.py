@@ -90,6 +90,13 @@ class ValueType:
         """Whether the avro form is the plain form, so that conversion can be left out."""
         return self.kind not in _TO_PLAIN
 
+    @property
+    def max_items(self) -> int:
+        """Most items of an array of this type: 131,072, and no more than fit into the text of an event's arrays."""
+        if self.item is not None and self.item.kind is Kind.DECIMAL:
+            return min(MAX_ARRAY_ITEMS, MAX_ARRAY_TEXT // (self.item.scale + len('"0.",')))
+        return MAX_ARRAY_ITEMS
+
     def check(self, avro: Any) -> None:
         """Check that a decoded avro value lies in the type's range.
 
@@ -252,8 +259,8 @@ def _check_text(_: ValueType, avro: Any) -> None:
 
 def _check_array(kind: ValueType, avro: Any) -> None:
     assert kind.item is not None
-    if len(avro) > MAX_ARRAY_ITEMS:
-        raise InvalidEvent(Reason.TOO_LARGE, f"has more than {MAX_ARRAY_ITEMS} items")
+    if len(avro) > kind.max_items:
+        raise InvalidEvent(Reason.TOO_LARGE, f"has more than {kind.max_items} items")
     if kind.item.kind in _CHECKS:
         for each in avro:
             kind.item.check(each)

@@ -15,7 +15,7 @@ from typing import Any
 
 from oomstream.schemas.errors import InvalidEvent, Reason
 from oomstream.schemas.layout import RecordField
-from oomstream.schemas.types import MAX_ARRAY_ITEMS, Kind, ValueType
+from oomstream.schemas.types import Kind, ValueType
 
 _FLOAT = struct.Struct("<f")
 _DOUBLE = struct.Struct("<d")
@@ -133,8 +133,8 @@ class _Walker:
             # Every item takes at least a byte, so a count that cannot be true is refused before any work is done.
             if count > len(self.body) - self.at:
                 raise InvalidEvent(Reason.TRUNCATED, "has more items than the message has bytes")
-            if len(items) + count > MAX_ARRAY_ITEMS:
-                raise InvalidEvent(Reason.TOO_LARGE, f"has more than {MAX_ARRAY_ITEMS} items")
+            if len(items) + count > kind.max_items:
+                raise InvalidEvent(Reason.TOO_LARGE, f"has more than {kind.max_items} items")
             items.extend(self.value(item) for _ in range(count))
             if end is not None and self.at != end:
                 raise InvalidEvent(Reason.MALFORMED_AVRO, "has an array block whose size is wrong")
