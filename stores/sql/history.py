@@ -29,6 +29,10 @@ from oomstream.stores.urls import StoreUrl
 
 _PAIRING = "pairing_id"
 _FORMAT = "format"
+TRANSACTION_LIMIT_S = 30.0
+"""How long a transaction may last, in every process on a database: what one process's `as_of` takes as settled must not
+depend on another's settings."""
+
 FORMAT = "1"
 """Format of the tables that this version makes and reads."""
 
@@ -40,7 +44,7 @@ class SqlHistoryStore(HistoryStore):
 
     Args:
         url: Where, for example ``sqlite:///history.db``.
-        settings: Gives the deadline of a call, which is also the limit of a transaction.
+        settings: Gives the deadline of a call, which is never more than `TRANSACTION_LIMIT_S`.
         clock: The database's clock where the engine has none of its own (SQLite), UTC microseconds.
         monotonic: Measures how long a transaction lasts, in seconds.
     """
@@ -55,10 +59,11 @@ class SqlHistoryStore(HistoryStore):
     ) -> None:
         parsed = StoreUrl.parse(url)
         self.url = str(parsed)
-        self.transaction_limit_s = settings.call_timeout_us / 1e6
+        self.transaction_limit_s = TRANSACTION_LIMIT_S
+        call_timeout_s = min(settings.call_timeout_us / 1e6, TRANSACTION_LIMIT_S)
         self._monotonic = monotonic
         self._dialect = dialect_of(parsed, clock)
-        self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=self.transaction_limit_s)
+        self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=call_timeout_s)
         self._tables = MetaTables(self._dialect)
         self._sources = Sources(self._tables, self._dialect)
         self._definitions = Definitions(self._tables, self._dialect)
@@ -220,7 +225,7 @@ class SqlHistoryStore(HistoryStore):
     async def cut(self) -> AsyncIterator[Cut]:
         """One read transaction on a connection of its own."""
         url, where = self._database.url, self._database.where
-        async with self._dialect.cut(url, self.transaction_limit_s, where) as reader:
+        async with self._dialect.cut(url, self._database.call_timeout_s, where) as reader:
             yield await sql_cut(reader, self._tables, self._dialect, self._table)
 
 

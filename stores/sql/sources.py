@@ -44,9 +44,9 @@ class Sources:
         return found[0] if found else None
 
     async def claim(self, connection: AsyncConnection, name: SourceName, start: int) -> Source:
-        """Raise the fence of a source, or make the source; a claim ends a lease."""
+        """Raise the fence of a source, or make the source; a lease runs on, for who claims its own source anew."""
         source = self._source
-        raised = sa.update(source).where(self._is(name)).values(owner=source.c.owner + 1, lease_until=0)
+        raised = sa.update(source).where(self._is(name)).values(owner=source.c.owner + 1)
         if (await connection.execute(raised)).rowcount == 0:
             await self._insert(connection, name, start, lease_us=None)
         claimed = await self.find(connection, name)
