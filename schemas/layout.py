@@ -183,15 +183,9 @@ class _TypeReader:
             raise self._refused("holds a union within a type; only a field itself may be nullable")
         if isinstance(node, str):
             return self._by_name(node)
-        if not isinstance(node, dict) or not isinstance(node.get("type"), str | dict | list):
+        base = node.get("type") if isinstance(node, dict) else None
+        if not isinstance(node, dict) or not isinstance(base, str):
             raise self._refused("has a type that is not Avro")
-        base = node["type"]
-        if not isinstance(base, str):
-            # {"type": {"type": …}} is a habit of some generators; one level of it is all they write.
-            inner = base.get("type") if isinstance(base, dict) else None
-            if not isinstance(inner, str) or "logicalType" in node:
-                raise self._refused("has a type that is not Avro")
-            return self.type(base, depth + 1)
         match base:
             case "enum":
                 return self._enum(node)

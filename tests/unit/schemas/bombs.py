@@ -105,8 +105,7 @@ def registry_bombs() -> dict[int, object]:
         9: [["null", "int"], "null"],
     }
     schemas: dict[int, object] = {
-        number: {**record, "fields": [*record["fields"], field("x", kind)]}  # type: ignore[misc]
-        for number, kind in extra.items()
+        number: {**record, "fields": [*record["fields"], field("x", kind)]} for number, kind in extra.items()
     }
     return schemas | {
         10: "int",
