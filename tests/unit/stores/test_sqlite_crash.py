@@ -63,6 +63,21 @@ async def main():
 asyncio.run(main())
 """
 
+_NEWCOMER = """
+import asyncio, sys
+from oomstream.stores.opening import history_store, init_stores, online_store
+from oomstream.stores.settings import load_settings
+
+async def main():
+    settings = load_settings(data_dir=sys.argv[1])
+    async with history_store(settings.history, settings) as history, online_store(settings.online, settings) as online:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(await init_stores(history, online))
+
+asyncio.run(main())
+"""
+
 
 def _start(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -133,6 +148,20 @@ def test_two_processes_on_one_file(tmp_path: Path) -> None:
         assert out.split()[-1] == "2000"
     for partition in (0, 1):
         assert asyncio.run(_sequences(path, partition)) == (2_000, list(range(2_000)))
+
+
+def test_first_starts_at_once(tmp_path: Path) -> None:
+    """Newcomers who start several commands in an empty folder get one pair of stores, not an error."""
+    children = [_start(_NEWCOMER, tmp_path / "new") for _ in range(4)]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert len({child.communicate(timeout=60)[0] for child in children}) == 1
+    assert {child.returncode for child in children} == {0}
 
 
 def test_push_killed_between_history_and_online(tmp_path: Path) -> None:
