@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
-from oomstream.stores.sql.dialects import Dialect
+from oomstream.schemas.errors import InvalidEvent, InvalidSetting, StoreUnavailable
+from oomstream.stores.sql.dialects import Conflict, Dialect
 from oomstream.stores.urls import StoreUrl
+
+_T = TypeVar("_T")
+
+_ATTEMPTS = 6
+_CONFLICT_WAIT_S = 0.01
+_ROLLBACK_TIMEOUT_S = 2.0
 
 
 class Database:
@@ -45,7 +53,7 @@ class Database:
             self._engine = self.dialect.engine(self.url, self.call_timeout_s)
             self._writing = asyncio.Lock() if self.dialect.one_writer else None
             try:
-                if await self.dialect.exists(self.url):
+                if await self.exists():
                     async with self.read():
                         pass
             except BaseException:
@@ -60,27 +68,62 @@ class Database:
 
     async def create(self) -> None:
         """Make the database itself if it is not there."""
-        async with self._guarded():
+        async with self._guarded(self.call_timeout_s):
             await self.dialect.create(self.url)
 
     async def exists(self) -> bool:
         """Whether the database itself is there."""
-        return await self.dialect.exists(self.url)
+        async with self._guarded(self.call_timeout_s):
+            return await self.dialect.exists(self.url)
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[_T]], *, calls: int = 1) -> _T:
+        """Run `work` in a transaction that writes, and commit.
+
+        A transaction that loses against another one (a deadlock, the same new row) is done again from its beginning,
+        a few times: servers let transactions run side by side and then choose.
+
+        Args:
+            work: What to do; may be called again after a rollback.
+            calls: As how many calls it counts: its deadline is so many times that of one.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self.write(calls=calls) as connection:
+                    return await work(connection)
+            except Conflict:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            await asyncio.sleep(_CONFLICT_WAIT_S * 2**attempt * random.random())  # noqa: S311 - only spreads retries
+        raise AssertionError
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, calls: int = 1) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes; committed at the end of the block, rolled back if it raises."""
-        async with self._guarded(), self._writing or nullcontext(), self._opened.connect() as connection:
-            await connection.exec_driver_sql(self.dialect.begin_write)
+        async with (
+            self._guarded(calls * self.call_timeout_s),
+            self._writing or nullcontext(),
+            self._begun(self.dialect.begin_write) as connection,
+        ):
             yield connection
             await connection.commit()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that sees one moment and writes nothing."""
-        async with self._guarded(), self._opened.connect() as connection:
-            await connection.exec_driver_sql(self.dialect.begin_read)
+        async with self._guarded(self.call_timeout_s), self._begun(self.dialect.begin_read) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _begun(self, statements: Sequence[str]) -> AsyncIterator[AsyncConnection]:
+        async with self._opened.connect() as connection:
+            try:
+                for each in statements:
+                    await connection.exec_driver_sql(each)
+                yield connection
+            except BaseException:
+                if not self.dialect.one_writer:
+                    await _roll_back(connection)
+                raise
 
     @property
     def _opened(self) -> AsyncEngine:
@@ -89,13 +132,26 @@ class Database:
         return self._engine
 
     @asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[None]:
+    async def _guarded(self, timeout_s: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self.call_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 yield
         except TimeoutError as exc:
-            raise StoreUnavailable(f"{self.where} did not answer within {self.call_timeout_s:g} s") from exc
+            if self._engine is not None and not self.dialect.one_writer:
+                await self._engine.dispose()  # connections to a server that is silent may all be dead
+            raise StoreUnavailable(f"{self.where} did not answer within {timeout_s:g} s") from exc
         except DBAPIError as exc:
-            raise self.dialect.error(exc.orig or exc, self.where, self.url) from exc
+            error = self.dialect.error(exc.orig or exc, self.where, self.url)
+            # What the driver says of a row may hold its values.
+            raise error from (None if isinstance(error, InvalidEvent) else exc)
         except SQLAlchemyError as exc:
             raise StoreUnavailable(f"{self.where}: no connection could be had ({type(exc).__name__})") from exc
+
+
+async def _roll_back(connection: AsyncConnection) -> None:
+    """End a transaction on a server: when the connection is given back, that would have no deadline."""
+    try:
+        async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
+            await connection.rollback()
+    except (TimeoutError, SQLAlchemyError):
+        await connection.invalidate()

@@ -8,23 +8,51 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Text
 from sqlalchemy.engine import Dialect as CoreDialect
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import TypeEngine
 
-from oomstream.schemas.errors import InvalidSetting, OomstreamError
+from oomstream.schemas.errors import InvalidSetting, OomstreamError, StoreUnavailable
 from oomstream.schemas.types import ValueType
+from oomstream.stores.settings import Settings
 from oomstream.stores.urls import StoreUrl
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from oomstream.schemas.groups import FeatureGroup
+    from oomstream.stores.base import Cut
+    from oomstream.stores.sql.tables import HistoryTable, MetaTables
+
 Clock = Callable[[], int]
 """A clock that gives UTC microseconds."""
+
+
+class Conflict(StoreUnavailable):
+    """A transaction lost against another one and was rolled back: `Database.transact` does it again at once."""
+
+
+class InsertText(NamedTuple):
+    """An INSERT in pieces, for drivers that take many rows as one statement.
+
+    Attributes:
+        head: ``INSERT INTO … VALUES``.
+        row: Placeholders of one row, in parentheses.
+        tail: What follows the rows.
+    """
+
+    head: str
+    row: str
+    tail: str
+
+    @property
+    def of_one_row(self) -> str:
+        """The statement for one row."""
+        return f"{self.head} {self.row} {self.tail}"
 
 
 class OnlineReader(Protocol):
@@ -52,6 +80,24 @@ class CutReader(Protocol):
         """Rows of a large result as Arrow tables of at most `batch_rows`."""
 
 
+class CutPlace(NamedTuple):
+    """Where a cut is made.
+
+    Attributes:
+        url: The database.
+        where: What messages begin with.
+        call_timeout_s: Deadline of a call.
+        tables: Metadata tables.
+        table_of: The history table of a definition.
+    """
+
+    url: StoreUrl
+    where: str
+    call_timeout_s: float
+    tables: MetaTables
+    table_of: Callable[[FeatureGroup], HistoryTable]
+
+
 class Dialect(ABC):
     """One SQL engine.
 
@@ -61,9 +107,10 @@ class Dialect(ABC):
         parameter: Placeholder of the driver.
         greatest: Function that gives the greater of its arguments.
         clock: Expression for the database's clock in UTC microseconds.
-        begin_write: Statement that begins a transaction which will write.
-        begin_read: Statement that begins a transaction which sees one moment.
+        begin_write: Statements that begin a transaction which will write.
+        begin_read: Statements that begin a transaction which sees one moment.
         one_writer: Whether transactions of one process must queue here, because the engine lets one write at a time.
+        commit_slack_s: How much later than its client gave it up a transaction may still be committed by the server.
     """
 
     name: str
@@ -71,9 +118,10 @@ class Dialect(ABC):
     parameter: str
     greatest: str
     clock: str
-    begin_write: str
-    begin_read: str
+    begin_write: Sequence[str]
+    begin_read: Sequence[str]
     one_writer: bool
+    commit_slack_s: float = 0.0
 
     @property
     @abstractmethod
@@ -112,6 +160,10 @@ class Dialect(ABC):
     def binary_type(self, length: int | None = None) -> TypeEngine[Any]:
         """Column type of bytes, in an index up to `length`."""
 
+    def text_type(self) -> TypeEngine[Any]:
+        """Column type of metadata text of any length."""
+        return Text()
+
     @abstractmethod
     def insert_or_keep(self, first_key: str) -> str:
         """What follows ``INSERT … VALUES (…)`` so that a row whose primary key is stored already is left as it is."""
@@ -120,9 +172,24 @@ class Dialect(ABC):
     def upsert_where_greater(self, key: str, value: str, version: str, comparison: str) -> str:
         """What follows ``INSERT … VALUES (…)`` so that a stored row is overwritten by a greater version only."""
 
+    async def insert(self, connection: AsyncConnection, statement: InsertText, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Insert rows, in order.
+
+        Returns:
+            How many rows were inserted or overwritten, where the driver tells.
+
+        Raises:
+            UnicodeEncodeError: A text cannot be encoded; some rows may have been inserted.
+        """
+        return (await connection.exec_driver_sql(statement.of_one_row, list(rows))).rowcount
+
+    def catalog_lock(self, connection: AsyncConnection) -> AbstractAsyncContextManager[None]:
+        """Keep other clients from changing definitions, where the write transaction itself does not."""
+        return nullcontext()
+
     @abstractmethod
-    def default_text(self, text: str) -> str:
-        """Text as a constant in DDL.
+    def default_text(self, value: str | bytes) -> str | None:
+        """Text or bytes as a column's default in DDL; None where reading must fill it in, for want of one.
 
         Raises:
             InvalidDefinition: The engine has no way to write it.
@@ -133,7 +200,7 @@ class Dialect(ABC):
         """What a driver's exception means to us, in one sentence that begins with `where`."""
 
     @abstractmethod
-    def cut(self, url: StoreUrl, call_timeout_s: float, where: str) -> AbstractAsyncContextManager[CutReader]:
+    def cut(self, place: CutPlace) -> AbstractAsyncContextManager[Cut]:
         """Begin a read transaction of one's own."""
 
     @abstractmethod
@@ -141,11 +208,12 @@ class Dialect(ABC):
         """The short way to online rows, where there is one."""
 
 
-def dialect_of(url: StoreUrl, clock: Clock | None = None) -> Dialect:
+def dialect_of(url: StoreUrl, settings: Settings, clock: Clock | None = None) -> Dialect:
     """The engine that a URL's scheme names.
 
     Args:
         url: The store's URL.
+        settings: Give a server's time limits.
         clock: Stands in for the database's clock where that is the process's own (SQLite).
 
     Raises:
@@ -155,4 +223,8 @@ def dialect_of(url: StoreUrl, clock: Clock | None = None) -> Dialect:
         from oomstream.stores.sql.sqlite import SqliteDialect
 
         return SqliteDialect(clock)
+    if url.scheme in {"tidb", "mysql", "mariadb"}:
+        from oomstream.stores.sql.mysql import MysqlDialect
+
+        return MysqlDialect(url, settings)
     raise InvalidSetting(f"{url}: no SQL engine is known for {url.scheme}://")

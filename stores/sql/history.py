@@ -20,15 +20,15 @@ from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
-from oomstream.stores.sql.dialects import Clock, dialect_of
+from oomstream.stores.sql.dialects import Clock, CutPlace, dialect_of
 from oomstream.stores.sql.newest import newest_of, newest_page
-from oomstream.stores.sql.scan import sql_cut
 from oomstream.stores.sql.sources import Sources
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
 from oomstream.stores.urls import StoreUrl
 
 _PAIRING = "pairing_id"
 _FORMAT = "format"
+_DDL_CALLS = 10
 TRANSACTION_LIMIT_S = 30.0
 """How long a transaction may last, in every process on a database: what one process's `as_of` takes as settled must not
 depend on another's settings."""
@@ -59,10 +59,10 @@ class SqlHistoryStore(HistoryStore):
     ) -> None:
         parsed = StoreUrl.parse(url)
         self.url = str(parsed)
-        self.transaction_limit_s = TRANSACTION_LIMIT_S
         call_timeout_s = min(settings.call_timeout_us / 1e6, TRANSACTION_LIMIT_S)
         self._monotonic = monotonic
-        self._dialect = dialect_of(parsed, clock)
+        self._dialect = dialect_of(parsed, settings, clock)
+        self.transaction_limit_s = TRANSACTION_LIMIT_S + self._dialect.commit_slack_s
         self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=call_timeout_s)
         self._tables = MetaTables(self._dialect)
         self._sources = Sources(self._tables, self._dialect)
@@ -86,15 +86,17 @@ class SqlHistoryStore(HistoryStore):
     async def init(self) -> str:
         """Make the database, its metadata tables and the pairing UUID."""
         await self._database.create()
-        meta = self._tables.meta
-        async with self._database.write() as connection:
+
+        async def make(connection: AsyncConnection) -> str:
             await connection.run_sync(self._tables.metadata.create_all)
             pairing_id = await self._meta(connection, _PAIRING)
             if pairing_id is None:
                 pairing_id = str(uuid.uuid4())
                 rows = [{"name": _PAIRING, "value": pairing_id}, {"name": _FORMAT, "value": FORMAT}]
-                await connection.execute(sa.insert(meta), rows)
-        return pairing_id
+                await connection.execute(sa.insert(self._tables.meta), rows)
+            return pairing_id
+
+        return await self._database.transact(make, calls=_DDL_CALLS)
 
     async def pairing_id(self) -> str | None:
         """The pairing UUID.
@@ -124,13 +126,19 @@ class SqlHistoryStore(HistoryStore):
             return await self._definitions.load(connection)
 
     async def apply(self, plan: Plan) -> Catalog:
-        """Alter tables, then publish; on SQLite all in one transaction."""
-        async with self._database.write() as connection:
-            await self._definitions.check(connection, plan)
-            for each in plan.groups:
-                await self._definitions.alter_table(connection, each, HistoryTable(each.new, self._dialect))
-            await self._definitions.publish(connection, plan)
-            return await self._definitions.load(connection)
+        """Alter tables, then publish; on SQLite all in one transaction, elsewhere DDL commits by itself."""
+
+        async def carry_out(connection: AsyncConnection) -> Catalog:
+            async with self._dialect.catalog_lock(connection):
+                await self._definitions.check(connection, plan)
+                for each in plan.groups:
+                    await self._definitions.alter_table(connection, each, HistoryTable(each.new, self._dialect))
+                await self._definitions.publish(connection, plan)
+                catalog = await self._definitions.load(connection)
+                await connection.commit()  # before others get the lock
+                return catalog
+
+        return await self._database.transact(carry_out, calls=_DDL_CALLS)
 
     async def sources(self) -> list[Source]:
         """All sources, by id."""
@@ -144,18 +152,16 @@ class SqlHistoryStore(HistoryStore):
 
     async def claim(self, name: SourceName, *, start: int = 0) -> Source:
         """Raise the source's fence by one."""
-        async with self._database.write() as connection:
-            return await self._sources.claim(connection, name, start)
+        return await self._database.transact(lambda connection: self._sources.claim(connection, name, start))
 
     async def lease_push_source(self, lease_s: float) -> Source:
         """Claim a free push source or make one."""
-        async with self._database.write() as connection:
-            return await self._sources.lease(connection, int(lease_s * 1e6))
+        return await self._database.transact(lambda connection: self._sources.lease(connection, int(lease_s * 1e6)))
 
     async def renew_lease(self, source: Source, lease_s: float) -> None:
         """Prolong a lease; 0 gives it back."""
-        async with self._database.write() as connection:
-            await self._sources.renew(connection, source, int(lease_s * 1e6))
+        lease_us = int(lease_s * 1e6)
+        await self._database.transact(lambda connection: self._sources.renew(connection, source, lease_us))
 
     async def unfinished_push_sources(self) -> list[Source]:
         """Push sources that a killed writer left behind."""
@@ -172,27 +178,29 @@ class SqlHistoryStore(HistoryStore):
            settled (`transaction_limit_s`).
         """
         table = self._table(batch.group)
+
+        async def write(connection: AsyncConnection) -> int:
+            began = self._monotonic()
+            decided, ingest_time_us = await self._sources.move(connection, source, batch)
+            rows = _new_rows(table, batch.events, decided, source.id, ingest_time_us)
+            if rows:
+                await self._dialect.insert(connection, table.insert, rows)
+            lasted = self._monotonic() - began
+            if lasted >= TRANSACTION_LIMIT_S:
+                raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
+            reach("before_history_commit")
+            return ingest_time_us
+
         try:
-            async with self._database.write() as connection:
-                began = self._monotonic()
-                decided, ingest_time_us = await self._sources.move(connection, source, batch)
-                rows = _new_rows(table, batch.events, decided, source.id, ingest_time_us)
-                if rows:
-                    await connection.exec_driver_sql(table.insert, rows)
-                lasted = self._monotonic() - began
-                if lasted >= self.transaction_limit_s:
-                    raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
-                reach("before_history_commit")
+            return await self._database.transact(write)
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"
             ) from None  # the exception holds the value
-        return ingest_time_us
 
     async def mark_online(self, source: Source, online_sequence: int) -> None:
         """Store how far online rows are written."""
-        async with self._database.write() as connection:
-            await self._sources.mark_online(connection, source, online_sequence)
+        await self._database.transact(lambda connection: self._sources.mark_online(connection, source, online_sequence))
 
     async def rows_of_source(
         self, group: FeatureGroup, source_id: int, start: int, end: int, *, limit: int = 10_000
@@ -224,9 +232,10 @@ class SqlHistoryStore(HistoryStore):
     @asynccontextmanager
     async def cut(self) -> AsyncIterator[Cut]:
         """One read transaction on a connection of its own."""
-        url, where = self._database.url, self._database.where
-        async with self._dialect.cut(url, self._database.call_timeout_s, where) as reader:
-            yield await sql_cut(reader, self._tables, self._dialect, self._table)
+        database = self._database
+        place = CutPlace(database.url, database.where, database.call_timeout_s, self._tables, self._table)
+        async with self._dialect.cut(place) as cut:
+            yield cut
 
 
 def _new_rows(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
 from oomstream.schemas.online_value import OnlineRow, packed_version
@@ -14,7 +15,7 @@ from oomstream.stores.base import OnlineStore
 from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
-from oomstream.stores.sql.dialects import Clock, Dialect, OnlineReader, dialect_of
+from oomstream.stores.sql.dialects import Clock, Dialect, InsertText, OnlineReader, dialect_of
 from oomstream.stores.sql.text import quote_name
 from oomstream.stores.urls import StoreUrl
 
@@ -33,7 +34,7 @@ class SqlOnlineStore(OnlineStore):
     def __init__(self, url: str, settings: Settings, *, clock: Clock | None = None) -> None:
         parsed = StoreUrl.parse(url)
         self.url = str(parsed)
-        self._dialect = dialect_of(parsed, clock)
+        self._dialect = dialect_of(parsed, settings, clock)
         self._database = Database(
             parsed, self._dialect, what="online store", call_timeout_s=settings.call_timeout_us / 1e6
         )
@@ -41,12 +42,12 @@ class SqlOnlineStore(OnlineStore):
         self._meta, self._online = _tables(self._dialect)
         self._upsert = {comparison: self._upsert_text(comparison) for comparison in (">", ">=")}
 
-    def _upsert_text(self, comparison: str) -> str:
+    def _upsert_text(self, comparison: str) -> InsertText:
         key, version, value = (quote_name(each, self._dialect.quote) for each in ("key", "version", "value"))
         table = quote_name("online", self._dialect.quote)
         places = ", ".join([self._dialect.parameter] * 3)
         newer = self._dialect.upsert_where_greater(key, value, version, comparison)
-        return f"INSERT INTO {table} ({key}, {version}, {value}) VALUES ({places}) {newer}"  # noqa: S608 - our names
+        return InsertText(f"INSERT INTO {table} ({key}, {version}, {value}) VALUES", f"({places})", newer)
 
     async def open(self) -> None:
         """Connect, if the database is there."""
@@ -64,8 +65,7 @@ class SqlOnlineStore(OnlineStore):
     async def init(self) -> None:
         """Make the database and its tables."""
         await self._database.create()
-        async with self._database.write() as connection:
-            await connection.run_sync(self._meta.metadata.create_all)
+        await self._database.transact(lambda connection: connection.run_sync(self._meta.metadata.create_all), calls=5)
 
     async def pairing_id(self) -> str | None:
         """UUID of the history database that these rows belong to."""
@@ -80,19 +80,26 @@ class SqlOnlineStore(OnlineStore):
 
     async def pair(self, pairing_id: str) -> None:
         """Remember the history database."""
-        async with self._database.write() as connection:
+
+        async def write(connection: AsyncConnection) -> None:
             await connection.execute(sa.delete(self._meta).where(self._meta.c.name == _PAIRING))
             await connection.execute(sa.insert(self._meta).values(name=_PAIRING, value=pairing_id))
+
+        await self._database.transact(write)
 
     async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
         """One transaction; rows in key order, so that the tree is walked once and writers meet in one order."""
         if not rows:
             return 0
         parameters = [(row.key, packed_version(row.value), row.value) for row in sorted(rows)]
-        async with self._database.write() as connection:
-            result = await connection.exec_driver_sql(self._upsert[">=" if or_equal else ">"], parameters)
+        statement = self._upsert[">=" if or_equal else ">"]
+
+        async def write(connection: AsyncConnection) -> int:
+            written = await self._dialect.insert(connection, statement, parameters)
             reach("in_online_batch")
-            return result.rowcount
+            return written
+
+        return await self._database.transact(write)
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment; few keys are read without leaving the event loop."""
@@ -154,7 +161,7 @@ def _tables(dialect: Dialect) -> tuple[sa.Table, sa.Table]:
         "meta",
         metadata,
         sa.Column("name", dialect.name_type(), primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("value", dialect.text_type(), nullable=False),
     )
     online = sa.Table(
         "online",

@@ -13,10 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from oomstream.schemas.errors import DefinitionChanged, Fenced, StoreUnavailable
+from oomstream.schemas.errors import DefinitionChanged, Fenced
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import DlqCounts, HistoryBatch, Source, SourceName
-from oomstream.stores.sql.dialects import Dialect
+from oomstream.stores.sql.dialects import Conflict, Dialect
 from oomstream.stores.sql.tables import MetaTables
 from oomstream.stores.sql.text import quote_name
 
@@ -70,7 +70,7 @@ class Sources:
                 .values(owner=source.c.owner + 1, lease_until=self._clock + lease_us)
             )
             if (await connection.execute(taken)).rowcount != 1:
-                raise StoreUnavailable("another process has just leased the same push source")
+                raise Conflict("another process has just leased the same push source")
         else:
             name = SourceName(SourceKind.PUSH, LOCAL, str(uuid.uuid4()))
             source_id = await self._insert(connection, name, 0, lease_us=lease_us)

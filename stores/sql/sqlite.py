@@ -13,8 +13,8 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,13 +35,15 @@ from oomstream.schemas.errors import (
     StoreUnavailable,
 )
 from oomstream.schemas.types import Kind, ValueType
-from oomstream.stores.sql.dialects import Clock, CutReader, Dialect, OnlineReader
-from oomstream.stores.sql.text import quote_name
+from oomstream.stores.base import Cut
+from oomstream.stores.sql.dialects import Clock, CutPlace, Dialect, OnlineReader
+from oomstream.stores.sql.text import literal, quote_name
 from oomstream.stores.urls import StoreUrl
 
 # At level DEBUG aiosqlite logs every statement with its parameters, which are event values.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
+_WAL_MODE_S = 10.0
 _SESSION = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA foreign_keys=OFF")
 # sqlite3.SQLITE_… names exist from Python 3.11; primary result codes are the low byte of extended ones.
 _REJECTED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
@@ -78,6 +80,19 @@ def file_uri(path: str, mode: str) -> str:
     return f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
 
 
+def _to_wal_mode(connection: sqlite3.Connection) -> None:
+    """Change the journal's mode; SQLite's busy timeout does not hold for that, so two first starts would collide."""
+    deadline = time.monotonic() + _WAL_MODE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 class SqliteDialect(Dialect):
     """SQLite through aiosqlite; scans and online reads use sqlite3 itself."""
 
@@ -86,8 +101,8 @@ class SqliteDialect(Dialect):
     parameter = "?"
     greatest = "max"
     clock = "oomstream_now_us()"
-    begin_write = "BEGIN IMMEDIATE"
-    begin_read = "BEGIN"
+    begin_write = ("BEGIN IMMEDIATE",)
+    begin_read = ("BEGIN",)
     one_writer = True
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -133,7 +148,7 @@ class SqliteDialect(Dialect):
             Path(url.path).absolute().parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(file_uri(url.path, "rwc"), uri=True, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
+                _to_wal_mode(connection)
             finally:
                 connection.close()
 
@@ -192,11 +207,13 @@ class SqliteDialect(Dialect):
             f"WHERE excluded.{version} {comparison} {table}.{version}"
         )
 
-    def default_text(self, text: str) -> str:
+    def default_text(self, value: str | bytes) -> str:
         """A string literal: in SQLite only the quotation mark has a meaning, and NUL would end the statement."""
-        if "\0" in text:
+        if isinstance(value, bytes):
+            return literal(value)
+        if "\0" in value:
             raise InvalidDefinition("a default that holds a NUL character cannot be a column's default in SQLite")
-        return quote_name(text, "'")
+        return quote_name(value, "'")
 
     def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:
         """What SQLite's result code means."""
@@ -213,11 +230,14 @@ class SqliteDialect(Dialect):
             return InvalidSetting(f"{where} is not initialised ({exc}): run `oomstream init`")
         return Fatal(f"{where}: {exc}")
 
-    def cut(self, url: StoreUrl, call_timeout_s: float, where: str) -> AbstractAsyncContextManager[CutReader]:
+    @asynccontextmanager
+    async def cut(self, place: CutPlace) -> AsyncIterator[Cut]:
         """A read transaction on a connection of its own."""
+        from oomstream.stores.sql.scan import sql_cut
         from oomstream.stores.sql.sqlite_reads import sqlite_cut
 
-        return sqlite_cut(self, url, call_timeout_s, where)
+        async with sqlite_cut(self, place.url, place.call_timeout_s, place.where) as reader:
+            yield await sql_cut(reader, place.tables, self, place.table_of)
 
     def online_reader(self, url: StoreUrl, where: str) -> OnlineReader | None:
         """sqlite3 itself."""

@@ -16,7 +16,7 @@ from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import Feature, FeatureGroup
 from oomstream.schemas.types import Kind
 from oomstream.stores.base import HistoryRow
-from oomstream.stores.sql.dialects import Dialect
+from oomstream.stores.sql.dialects import Dialect, InsertText
 from oomstream.stores.sql.text import literal, quote_name
 
 _BIG = sa.BigInteger
@@ -37,16 +37,16 @@ class MetaTables:
 
     def __init__(self, dialect: Dialect) -> None:
         self.metadata = sa.MetaData()
-        name = dialect.name_type
+        name, text = dialect.name_type, dialect.text_type()
         self.meta = self._table(
-            "meta", sa.Column("name", name(), primary_key=True), sa.Column("value", sa.Text, nullable=False)
+            "meta", sa.Column("name", name(), primary_key=True), sa.Column("value", text, nullable=False)
         )
         self.counter = self._table("counter", sa.Column("kind", name(), primary_key=True), *_numbers("value"))
         self.entity = self._table(
             "entity",
             _id(),
             sa.Column("name", name(), nullable=False, unique=True),
-            sa.Column("doc", sa.Text, nullable=False),
+            sa.Column("doc", text, nullable=False),
             *_numbers("create_time", "modify_time"),
         )
         self.feature_group = self._table(
@@ -60,7 +60,7 @@ class MetaTables:
             _id("group_id"),
             _id("version"),
             sa.Column("fingerprint", dialect.binary_type(8), nullable=False),
-            sa.Column("avro_schema", sa.Text, nullable=False),
+            sa.Column("avro_schema", text, nullable=False),
             *_numbers("create_time"),
         )
         self.feature = self._table(
@@ -106,7 +106,9 @@ class HistoryTable:
         dialect: The engine.
         name: Name of the table.
         table: It, for expressions; columns in stored order (keys, ours, active features, retired features).
-        insert: INSERT of one row as text for the driver, columns in the order of `row`.
+        insert: INSERT as text for the driver, columns in the order of `row`.
+        filled: Default by name of the features whose default the engine cannot keep: null in a row that is no delete
+            means that it was written before the feature was added, since such a feature is never nullable.
     """
 
     def __init__(self, group: FeatureGroup, dialect: Dialect) -> None:
@@ -122,6 +124,7 @@ class HistoryTable:
             sa.Column("_ingest_time", _BIG, nullable=False),
             sa.Column("_deleted", sa.Boolean, nullable=False),
         ]
+        self.filled: dict[str, Plain] = {}
         features: list[Any] = [self.feature_column(each) for each in (*group.features, *group.retired)]
         self.table = sa.Table(
             self.name, sa.MetaData(), *keys, *ours, *features, sqlite_with_rowid=False, mysql_row_format="DYNAMIC"
@@ -136,26 +139,30 @@ class HistoryTable:
         """The column of a feature; its default also fills old rows when the column is added."""
         default = None
         if feature.has_default and feature.default is not None:
-            default = sa.text(self._default_text(feature))
-        return sa.Column(feature.name, self.dialect.value_type(feature.type), nullable=True, server_default=default)
+            default = self._default_text(feature)
+            if default is None:
+                self.filled[feature.name] = feature.default
+        words = None if default is None else sa.text(default)
+        return sa.Column(feature.name, self.dialect.value_type(feature.type), nullable=True, server_default=words)
 
-    def _default_text(self, feature: Feature) -> str:
+    def _default_text(self, feature: Feature) -> str | None:
         value = feature.default
         if feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}:
             return repr(float(value))
-        return self.dialect.default_text(value) if isinstance(value, str) else literal(value)
+        return self.dialect.default_text(value) if isinstance(value, str | bytes) else literal(value)
 
     def quoted(self, name: str) -> str:
         """A column or table name as SQL text."""
         return quote_name(name, self.dialect.quote)
 
-    def _insert_text(self) -> str:
+    def _insert_text(self) -> InsertText:
         names = [*self.group.key_names, "_event_time", "_source", "_sequence", "_ingest_time", "_deleted"]
         names += [feature.name for feature in self.group.features]
         columns = ", ".join(map(self.quoted, names))
         places = ", ".join([self.dialect.parameter] * len(names))
         kept = self.dialect.insert_or_keep(self.quoted(names[0]))
-        return f"INSERT INTO {self.quoted(self.name)} ({columns}) VALUES ({places}) {kept}"  # noqa: S608 - quoted names
+        head = f"INSERT INTO {self.quoted(self.name)} ({columns}) VALUES"
+        return InsertText(head, f"({places})", kept)
 
     def row(self, event: Event, source_id: int, ingest_time_us: int) -> tuple[Plain, ...]:
         """Parameters of `insert`."""
@@ -186,4 +193,9 @@ class HistoryTable:
         at = self._key_count
         time_us, source_id, sequence, ingest_time_us, deleted = row[at : at + 5]
         values = self.no_values if deleted else tuple(row[at + 5 :])
+        if self.filled and not deleted:
+            values = tuple(
+                self.filled.get(feature.name) if value is None else value
+                for feature, value in zip(self.group.features, values, strict=True)
+            )
         return HistoryRow(tuple(row[:at]), time_us, source_id, sequence, ingest_time_us, bool(deleted), values)
