@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tests.services.native import HOST, free_ports
+from tests.services.proxy_link import Direction, Link, reset
 
-Direction = Literal["to_server", "to_client"]
 _Kind = Literal["normal", "refuse", "reset", "blackhole", "delay", "cut"]
 
 _CHUNK = 64 * 1024
 _CALL_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +53,6 @@ class Traffic:
     cuts: int = 0
 
 
-@dataclass(eq=False, slots=True)
-class _Link:
-    """A client's connection and, once it is made, the one to the server."""
-
-    client: socket.socket
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-    passed: dict[Direction, int] = field(default_factory=lambda: {"to_server": 0, "to_client": 0})
-
-    def reset(self) -> None:
-        if not self.writers:
-            _reset_on_close(self.client)
-            self.client.close()
-        for writer in self.writers:
-            _reset(writer)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    _reset_on_close(writer.get_extra_info("socket"))
-    writer.transport.abort()
-
-
-def _reset_on_close(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-
-
 class Proxy:
     """A proxy between clients and one server.
 
@@ -93,7 +65,7 @@ class Proxy:
         self.target_port = target_port
         self.port = port if port is not None else free_ports(1)[0]
         self._mode = _Mode()
-        self._links: dict[_Link, asyncio.Task[None]] = {}
+        self._links: dict[Link, asyncio.Task[None]] = {}
         self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -231,13 +203,13 @@ class Proxy:
             return
         connection.setblocking(False)
         self._count(connections=1)
-        link = _Link(connection)
+        link = Link(connection)
         if self._mode.kind == "reset":
             link.reset()
             return
         self._links[link] = asyncio.get_running_loop().create_task(self._serve(link))
 
-    async def _serve(self, link: _Link) -> None:
+    async def _serve(self, link: Link) -> None:
         try:
             await self._passable()
             reader, writer = await asyncio.open_connection(sock=link.client)
@@ -261,7 +233,7 @@ class Proxy:
             await self._switched.wait()
 
     async def _pass_on(
-        self, link: _Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, link: Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while True:
             data = await reader.read(_CHUNK)
@@ -280,14 +252,15 @@ class Proxy:
             if cut is not None:
                 data = data[:cut]
             if data:
-                writer.write(data)
-                await writer.drain()
+                # Counted first: who has received them finds them counted.
                 link.passed[direction] += len(data)
                 self._count(**{direction: len(data)})
+                writer.write(data)
+                await writer.drain()
             if cut is not None:
                 await self._cut(link, writer)
 
-    def _cuts(self, link: _Link, direction: Direction, size: int) -> int | None:
+    def _cuts(self, link: Link, direction: Direction, size: int) -> int | None:
         """How many of the next bytes pass before a cut; None if there is none."""
         mode = self._mode
         if mode.kind != "cut" or mode.cut_direction != direction:
@@ -295,7 +268,7 @@ class Proxy:
         left = mode.cut_bytes - link.passed[direction]
         return left if size >= left else None
 
-    async def _cut(self, link: _Link, receiver: asyncio.StreamWriter) -> None:
+    async def _cut(self, link: Link, receiver: asyncio.StreamWriter) -> None:
         mode = self._mode
         if mode.cut_times is not None:
             left = mode.cut_times - 1
@@ -303,7 +276,7 @@ class Proxy:
             self._mode = replace(mode, cut_times=left) if left else _Mode()
         for writer in link.writers:
             if writer is not receiver:
-                _reset(writer)
+                reset(writer)
         receiver.close()
         with contextlib.suppress(OSError):
             await receiver.wait_closed()

@@ -37,17 +37,8 @@ def binary() -> Path:
     def compile_server(folder: Path) -> None:
         version = f"-X github.com/pingcap/tidb/pkg/parser/mysql.TiDBReleaseVersion={VERSION}"
         server = "github.com/pingcap/tidb/cmd/tidb-server"
-        command = [
-            "go",
-            "build",
-            "-trimpath",
-            "-ldflags",
-            f"-s -w {version}",
-            "-o",
-            str(folder / "tidb-server"),
-            server,
-        ]
-        build.run(command, _MODULE, _BUILD_TIMEOUT_S)
+        flags = ["-ldflags", f"-s -w {version}", "-o", str(folder / "tidb-server")]
+        build.run(["go", "build", *flags, server], _MODULE, _BUILD_TIMEOUT_S)
 
     return build.built(f"tidb-{VERSION}", _INPUTS, compile_server) / "tidb-server"
 

@@ -46,7 +46,7 @@ def binary() -> Path:
     sources = [path for path in _MODULE.rglob("*.go") if not path.name.endswith("_test.go")]
 
     def compile_server(folder: Path) -> None:
-        command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(folder / "tikv"), "."]
+        command = ["go", "build", "-ldflags", "-s -w", "-o", str(folder / "tikv"), "."]
         build.run(command, _MODULE, _BUILD_TIMEOUT_S)
 
     inputs = [*sources, _MODULE / "go.mod", _MODULE / "go.sum"]

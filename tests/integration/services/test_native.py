@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,11 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def _until_gone(pid: int) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
-    while _is_running(pid):
-        assert time.monotonic() < deadline, f"process {pid} still runs"
-        time.sleep(0.01)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_ports_are_handed_out_once() -> None:
@@ -58,7 +59,7 @@ def test_servers_do_not_outlive_the_tests(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path)]
     ended = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, timeout=_TIMEOUT_S, check=False)
     assert ended.returncode == -signal.SIGKILL
-    _until_gone(int(ended.stdout))
+    _until(lambda: not _is_running(int(ended.stdout)))
 
 
 def test_servers_end_with_the_interpreter(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_servers_end_with_the_interpreter(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     ended = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, timeout=_TIMEOUT_S, check=True)
-    _until_gone(int(ended.stdout))
+    _until(lambda: not _is_running(int(ended.stdout)))
 
 
 def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
@@ -82,11 +83,10 @@ def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     assert pid is not None
     assert _is_running(pid)
     server.pause()
-    while _state(pid) != "T":
-        time.sleep(0.001)
+    _until(lambda: _state(pid) == "T")
     server.resume()
     server.terminate()
-    _until_gone(pid)
+    _until(lambda: not _is_running(pid))
     assert server.ended() == f"it ended with code {-signal.SIGTERM}"
 
 
@@ -94,8 +94,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     """After its grace time a server is killed."""
     server = NativeProcess("deaf", ["sh", "-c", "trap '' TERM; echo ready; sleep 600"], tmp_path, grace_s=0.05)
     server.start()
-    while "ready" not in server.log_tail():
-        time.sleep(0.001)
+    _until(lambda: "ready" in server.log_tail())
     server.terminate()
     assert server.ended() == f"it ended with code {-signal.SIGKILL}"
 

@@ -79,8 +79,8 @@ func (w *Writer) Close() {
 }
 
 // NewWriteBatch returns a batch that remembers which locks it sets and removes.
-func (w *Writer) NewWriteBatch(startTS, commitTS uint64, ctx *rpcContext) mvcc.WriteBatch {
-	return &batch{WriteBatch: w.DBWriter.NewWriteBatch(startTS, commitTS, ctx)}
+func (w *Writer) NewWriteBatch(start, commit uint64, ctx *rpcContext) mvcc.WriteBatch {
+	return &batch{WriteBatch: w.DBWriter.NewWriteBatch(start, commit, ctx)}
 }
 
 // Write logs new locks before the engine takes the batch, removed ones after: a lock that comes back is resolved by its
