@@ -191,7 +191,7 @@ def _of_types(writer: ValueType, reader: ValueType) -> Convert | None:
             return of_items
         return lambda items: [of_items(each) for each in items]
     if writer.kind is Kind.ENUM and reader.kind is Kind.ENUM:
-        return _same
+        return _of_enums(reader)
     if writer.kind is Kind.DECIMAL and reader.kind is Kind.DECIMAL:
         return _of_decimals(writer, reader)
     if writer.kind in _LOGICAL_KINDS and reader.kind in _LOGICAL_KINDS:
@@ -200,6 +200,14 @@ def _of_types(writer: ValueType, reader: ValueType) -> Convert | None:
     if source == target:
         return _same
     return _PROMOTIONS.get((source, target), _IMPOSSIBLE)
+
+
+def _of_enums(reader: ValueType) -> Convert:
+    def convert(symbol: str) -> str:
+        reader.check(symbol)
+        return symbol
+
+    return convert
 
 
 def _of_decimals(writer: ValueType, reader: ValueType) -> Convert:
