@@ -1,0 +1,164 @@
+"""A worker that is killed, stopped or starved: nothing is lost, nothing is doubled, and it says why it ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from oomstream.schemas.versions import SourceKind
+from oomstream.stores.settings import Settings
+from oomstream.streams.broker import Broker, need_broker
+from oomstream.streams.dlq_topic import read_dead_letters
+from oomstream.streams.producer import FeatureProducer
+from tests.faults.harness import WorkerProcess, broker_process, history_count, left, settings_of
+from tests.unit.agents.harness import apply, group, produce
+
+PARTITIONS = 4
+START = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+class Stage(NamedTuple):
+    """A broker process and registered groups.
+
+    Attributes:
+        folder: Data folder of all processes.
+        settings: Settings on it.
+        broker: The broker.
+    """
+
+    folder: Path
+    settings: Settings
+    broker: Broker
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """An embedded broker in another process, with the group `plane`."""
+    with broker_process(tmp_path):
+        settings = settings_of(tmp_path)
+        broker = need_broker(settings)
+        apply(settings, broker, group(partitions=PARTITIONS))
+        yield Stage(tmp_path, settings, broker)
+
+
+class Produced(NamedTuple):
+    """One event as it was produced."""
+
+    tail: str
+    at_us: int
+    delay: int
+
+
+def produce_events(stage: Stage, count: int, seed: int) -> list[Produced]:
+    """Events of 300 planes with late, equal and repeated event times."""
+    chance = random.Random(seed)
+    events = []
+    with FeatureProducer.open(stage.settings) as producer:
+        for number in range(count):
+            at = START + timedelta(seconds=chance.randrange(count // 10))
+            tail = f"N{chance.randrange(300)}"
+            producer.produce("plane", {"tail": tail, "at": at, "delay": number})
+            events.append(Produced(tail, int(at.timestamp() * 1_000_000), number))
+    return events
+
+
+def assert_exact(stage: Stage, events: list[Produced]) -> None:
+    """History holds every event once, online the greatest version of each plane, and positions agree with both."""
+    found = left(stage.settings)
+    rows = sorted((row.key[0], row.event_time_us, row.values[0]) for row in found.history)
+    assert rows == sorted(events)
+    assert len({(row.source_id, row.sequence) for row in found.history}) == len(events)
+    ends = {source.id: source.next_sequence for source in found.sources}
+    assert sum(ends.values()) == len(events)
+    assert all(source.online_sequence == source.next_sequence for source in found.sources)
+    newest: dict[object, tuple[tuple[int, int, int, int], object]] = {}
+    for row in found.history:
+        version = (row.event_time_us, int(SourceKind.TOPIC), row.source_id, row.sequence)
+        newest[row.key] = max(
+            newest.get(row.key, (version, row.values)), (version, row.values), key=lambda each: each[0]
+        )
+    assert {key: (tuple(version), values) for key, (version, values) in found.online.items()} == newest
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_ten_times_loses_and_doubles_nothing(stage: Stage, seed: int) -> None:
+    """SIGKILL at ten points of the stream, chosen by progress: in the end history, online and positions are exact."""
+    events = produce_events(stage, 30_000, seed)
+    points = sorted(random.Random(seed).sample(range(500, 29_000), 10))
+    for point in points:
+        worker = WorkerProcess(stage.folder, batch_rows=300)
+        worker.until(lambda point=point: history_count(stage.settings) >= point)  # type: ignore[misc]
+        assert worker.kill().code == -9
+    last = WorkerProcess(stage.folder, batch_rows=300)
+    last.until(lambda: history_count(stage.settings) == len(events))
+    ended = last.drain()
+    assert ended.code == 0, ended.log
+    assert_exact(stage, events)
+
+
+def test_sigterm_under_load_drains(stage: Stage) -> None:
+    """SIGTERM in the middle of the stream: exit code 0, positions stored, and the next start goes on from there."""
+    events = produce_events(stage, 20_000, seed=2)
+    worker = WorkerProcess(stage.folder, batch_rows=300)
+    worker.until(lambda: history_count(stage.settings) >= 3_000)
+    ended = worker.drain()
+    assert ended.code == 0, ended.log
+    assert "drained" in ended.log
+    assert "Traceback" not in ended.log
+    half = left(stage.settings)
+    assert len(half.history) < len(events)
+    assert sum(source.next_sequence for source in half.sources) == len(half.history)
+    assert all(source.online_sequence == source.next_sequence for source in half.sources)
+    second = WorkerProcess(stage.folder)
+    second.until(lambda: history_count(stage.settings) == len(events))
+    assert second.drain().code == 0
+    assert_exact(stage, events)
+
+
+def test_garbage_stops_it_at_the_limit_with_flat_memory(stage: Stage) -> None:
+    """A topic of nothing but garbage: the worker stops with a sentence, its memory flat, and so does the next one."""
+    idle = WorkerProcess(stage.folder)
+    produce_events(stage, 2_000, seed=3)
+    idle.until(lambda: history_count(stage.settings) == 2_000)
+    baseline = idle.drain()
+    assert baseline.code == 0, baseline.log
+    garbage = random.Random(4)
+    produce(stage.broker, "plane", [(at % PARTITIONS, garbage.randbytes(60)) for at in range(120_000)])
+    for _ in range(2):
+        ended = WorkerProcess(stage.folder).wait()
+        assert ended.code == 1
+        assert "plane[" in ended.log
+        assert "stopped before any more become dead letters" in ended.log
+        assert "Traceback" not in ended.log
+        assert ended.peak_kib - baseline.peak_kib < 50 * 1024
+    letters = list(read_dead_letters(stage.broker, "plane", timeout_s=10))
+    assert len(letters) <= PARTITIONS * stage.settings.dlq_max_consecutive
+    assert history_count(stage.settings) == 2_000
+
+
+def test_a_broker_that_ends_ends_the_worker(tmp_path: Path) -> None:
+    """The embedded broker never comes back as the same one: the worker ends with a sentence and exit code 1."""
+    with broker_process(tmp_path) as process:
+        settings = settings_of(tmp_path)
+        broker = need_broker(settings)
+        apply(settings, broker, group(partitions=PARTITIONS))
+        worker = WorkerProcess(tmp_path)
+        produce_events(Stage(tmp_path, settings, broker), 100, seed=5)
+        worker.until(lambda: history_count(settings) == 100)
+        process.terminate()
+        ended = worker.wait()
+    assert ended.code == 1, ended.log
+    assert "the embedded broker (control port" in ended.log
+    assert "Traceback" not in ended.log
+
+
+def test_a_log_that_dropped_unread_records_is_named(stage: Stage) -> None:
+    """Records that left the log unread are a lost range: the worker stops naming it, or goes on if told to."""
+    produce(stage.broker, "plane", [(0, bytes(60_000))] * 200)
+    ended = WorkerProcess(stage.folder, start="2024-01-01").wait()
+    assert ended.code in (0, 1)
