@@ -10,7 +10,7 @@ import threading
 
 from tests.services import kafka, tidb, tikv
 from tests.services.build import BuildFailed
-from tests.services.server import ServerFailed
+from tests.services.server import ServerFailed, ServerMissing
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     command = parser.parse_args().command
     try:
         return _build() if command == "build" else _start()
-    except (BuildFailed, ServerFailed, RuntimeError) as exc:
+    except (BuildFailed, ServerFailed, ServerMissing) as exc:
         print(exc, file=sys.stderr)
         return 1
 
@@ -46,8 +46,7 @@ def _start() -> int:
         lines = []
         for variable, module in (("BROKER", kafka), ("HISTORY", tidb), ("ONLINE", tikv)):
             available = module.available()
-            if not available.way:
-                raise RuntimeError(available.missing)
+            available.required()
             print(f"starting {available} …", file=sys.stderr, flush=True)
             server = running.enter_context(module.start())
             url = f"{server.url}/test" if module is tidb else server.url

@@ -46,9 +46,7 @@ def jars() -> Path:
 
 def start(way: Way | None = None) -> Server:
     """Start a broker with no topics; ``url`` is ``kafka://host:port``."""
-    chosen = available(way).way
-    if chosen is None:
-        raise RuntimeError(available(way).missing)
+    chosen = available(way).required()
     client_port, proxied_port, controller_port = free_ports(3)
     proxy = Proxy(proxied_port)
     folder = temporary_folder("kafka")

@@ -41,9 +41,8 @@ def _installer() -> str | None:
 
 def start() -> SqlServer:
     """Start a MariaDB server; ``url`` is ``mysql://root@host:port``, a database's comes from ``fresh_database()``."""
-    server, installer = _server(), _installer()
-    if server is None or installer is None:
-        raise RuntimeError(available().missing)
+    available().required()
+    server, installer = _server() or "", _installer() or ""
     folder = temporary_folder("mariadb")
     user = user_for_servers()
     if user is not None:

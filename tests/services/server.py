@@ -36,6 +36,16 @@ class Availability:
     def __str__(self) -> str:
         return f"{self.what} ({self.way})" if self.way else self.missing
 
+    def required(self) -> Way:
+        """The way.
+
+        Raises:
+            ServerMissing: There is none.
+        """
+        if self.way is None:
+            raise ServerMissing(self.missing)
+        return self.way
+
 
 def choose(what: str, lacking: Mapping[Way, str], remedy: str, way: Way | None = None) -> Availability:
     """Choose how to start a server.
@@ -51,6 +61,10 @@ def choose(what: str, lacking: Mapping[Way, str], remedy: str, way: Way | None =
         if not lack:
             return Availability(one, what)
     return Availability(None, what, f"{what} cannot be started: {', and '.join(considered.values())}. Try: {remedy}")
+
+
+class ServerMissing(Exception):
+    """Raised when this machine cannot start a server; its text says what would help."""
 
 
 class NotReady(Exception):

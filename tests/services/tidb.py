@@ -45,9 +45,7 @@ def binary() -> Path:
 
 def start(way: Way | None = None) -> SqlServer:
     """Start a TiDB server; ``url`` is ``tidb://root@host:port``, a database's comes from ``fresh_database()``."""
-    chosen = available(way).way
-    if chosen is None:
-        raise RuntimeError(available(way).missing)
+    chosen = available(way).required()
     (port,) = free_ports(1)
     folder = temporary_folder("tidb")
     processes = [_native(port, folder)] if chosen == "native" else _containers(port)

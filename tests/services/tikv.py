@@ -95,9 +95,7 @@ class TikvServer(Server):
 
 def start(way: Way | None = None) -> TikvServer:
     """Start a TiKV without data."""
-    chosen = available(way).way
-    if chosen is None:
-        raise RuntimeError(available(way).missing)
+    chosen = available(way).required()
     folder = temporary_folder("tikv")
     return (_start_native(folder) if chosen == "native" else _start_containers(folder)).start()
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.services import build, docker
 from tests.services.native import NativeProcess, free_ports
-from tests.services.server import NotReady, Server, ServerFailed, choose
+from tests.services.server import NotReady, Server, ServerFailed, ServerMissing, choose
 
 _ROOT = Path(__file__).parents[3]
 _TIMEOUT_S = 10.0
@@ -117,7 +117,8 @@ def test_a_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
 def test_a_missing_server_says_what_would_help() -> None:
     """Where no way is possible, the sentence has every reason and the command."""
     none = choose("X 1", {"docker": "no Docker engine answers", "native": "go not found"}, "install go")
-    assert none.way is None
+    with pytest.raises(ServerMissing, match="Try: install go"):
+        none.required()
     assert str(none) == "X 1 cannot be started: no Docker engine answers, and go not found. Try: install go"
     assert choose("X 1", {"docker": "no engine", "native": ""}, "").way == "native"
     assert choose("X 1", {"docker": "", "native": ""}, "").way == "docker"
