@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oomstream.schemas.errors import InvalidRequest, UnknownFeature, UnknownGroup
-from oomstream.schemas.groups import Feature, FeatureGroup, KeyField
+from oomstream.schemas.groups import Category, Feature, FeatureGroup, KeyField
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,9 @@ class Catalog:
         return registered.group
 
     def by_topic(self, topic: str) -> FeatureGroup | None:
-        """The group that a topic carries."""
-        return next((each.group for each in self.groups.values() if each.group.topic == topic), None)
+        """The stream group that a topic carries."""
+        streams = (each.group for each in self.groups.values() if each.group.category is Category.STREAM)
+        return next((each for each in streams if each.topic == topic), None)
 
     def features(self, names: Iterable[str]) -> list[tuple[FeatureGroup, Feature]]:
         """Find features by full name, ``group.feature`` or ``group:feature``, in the order asked.

@@ -145,6 +145,42 @@ def test_damage_is_rejected_or_is_another_valid_event(data: st.DataObject) -> No
 
 @settings(max_examples=200)
 @given(st.data())
+def test_older_events_get_one_verdict_too(data: st.DataObject) -> None:
+    """Events of an older definition, whole or damaged, are the same events by the fast and by the slow way."""
+    any_one: AnyGroup = data.draw(ANY_GROUP)
+    fields = any_one.schema["fields"]
+    gone = data.draw(
+        st.sets(st.sampled_from([each["name"] for each in fields if each["name"].startswith("f")] or ["-"]))
+    )
+    newer = {
+        **any_one.schema,
+        "fields": [
+            {"name": "added", "type": ["null", "int"]},
+            *(each for each in fields if each["name"] not in gone),
+            {"name": "filled", "type": "string", "default": "x"},
+        ],
+    }
+    older = registered(any_one.schema)
+    wholes = [
+        frame(older.group.fingerprint, BodyCodec(older).encode_python(values).body)
+        for values in data.draw(st.lists(any_one.events, min_size=1, max_size=3))
+    ]
+    group = registered(any_one.schema, newer)
+    decoder = Decoder(group, EventLimits())
+    assert decoder.decode(records_of(wholes)).rejected == []
+    messages = wholes + [data.draw(damaged(each)) for each in wholes]
+    together = decoder.decode(records_of(messages))
+    with pytest.MonkeyPatch.context() as patch:
+        slow(decoder, patch)
+        assert outline(decoder.decode(records_of(messages))) == outline(together)
+    for event in together.events:
+        assert event.values[0] is None
+        assert event.values[-1] == "x"
+        assert BodyCodec(group).encode(event.key, event.event_time_us, event.values) == event.body
+
+
+@settings(max_examples=200)
+@given(st.data())
 def test_without_arrays_and_decimals_a_body_is_accepted_only_as_it_is(data: st.DataObject) -> None:
     """Where Avro has one encoding per value, whatever is accepted is kept byte for byte (but for negative zero)."""
     group = registered(SIMPLE)
