@@ -1,4 +1,4 @@
-"""Things built once for all checkouts, kept in a cache: ``${OOMSTREAM_CACHE:-~/.cache/oomstream}/services/``."""
+"""Things built once for all checkouts, kept in a cache: ``${XDG_CACHE_HOME:-~/.cache}/oomstream/services/``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class BuildFailed(Exception):
 
 def cache_folder() -> Path:
     """The folder that holds what was built."""
-    root = os.environ.get("OOMSTREAM_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "oomstream") / "services"
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "oomstream" / "services"
 
 
 def built(name: str, inputs: Iterable[Path], build: Callable[[Path], None]) -> Path:

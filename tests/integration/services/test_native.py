@@ -138,7 +138,7 @@ def test_no_engine_behind_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def _count_builds(folder: str, done: str) -> None:
-    os.environ["OOMSTREAM_CACHE"] = folder
+    os.environ["XDG_CACHE_HOME"] = folder
 
     def make(part: Path) -> None:
         with Path(done).open("a") as log:
@@ -163,7 +163,7 @@ def test_processes_build_once(tmp_path: Path) -> None:
 
 def test_half_a_build_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a failed build made is removed, and the next one starts anew; other inputs are another build."""
-    monkeypatch.setenv("OOMSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "source"
     source.write_text("1")
 
@@ -182,7 +182,7 @@ def test_half_a_build_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_killed_builds_rest_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that a killed build left is neither used nor kept."""
-    monkeypatch.setenv("OOMSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "source"
     source.write_text("1")
     done = build.built("thing", [source], lambda part: None)
