@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from oomstream.agents.broker import EmbeddedBroker
@@ -12,6 +13,8 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.opening import history_store, init_stores, online_store
 from oomstream.stores.settings import Settings
 from oomstream.stores.urls import mask_url
+
+WIDTH = 76
 
 
 def run_dev(settings: Settings, say: Callable[[str], None], *, debug: bool = False) -> int:
@@ -30,10 +33,21 @@ def run_dev(settings: Settings, say: Callable[[str], None], *, debug: bool = Fal
         StoreUnavailable: A store cannot be opened.
     """
     catalog = asyncio.run(_ready_stores(settings))
+    if not debug:
+        _log_for_people()
     with EmbeddedBroker(settings.data_dir) as broker:
         for line in banner(settings, broker.url, catalog):
             say(line)
         return worker_main(settings, broker=broker.broker, debug=debug)
+
+
+def _log_for_people() -> None:
+    """Short lines, and nothing of Faust's services starting and stopping."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    # Faust's service library writes these through the logger of the class's own module.
+    handler.addFilter(lambda record: not record.getMessage().startswith("[^"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 async def _ready_stores(settings: Settings) -> Catalog:
@@ -66,12 +80,29 @@ def next_commands(groups: Sequence[FeatureGroup]) -> list[str]:
     """Commands that fit what is registered."""
     if not groups:
         return ["oomstream apply my_group.avsc     # see docs/schemas.md", "oomstream push --help", "oomstream status"]
-    group = groups[0]
-    key = f"{group.keys[0].name}=…" if len(group.keys) == 1 else ",".join(f"{each.name}=…" for each in group.keys)
+    group = min(groups, key=lambda each: (len(_required(each)), each.id))
+    key = ",".join(f"{each.name}=…" for each in group.keys)
+    values = _required(group) or [group.features[0].name]
     features = ",".join(f"{group.name}.{each.name}" for each in group.features[:2])
-    values = " ".join(f"--feature {each.name}=…" for each in group.features if not each.has_default)
+    push = [f"oomstream push -g {group.name} -k {key}", *(f"--feature {name}=…" for name in values)]
     return [
-        f"oomstream push -g {group.name} -k {key} {values}".rstrip(),
+        *_wrapped(push),
         f"oomstream get online -k {key} --feature {features}",
         "oomstream status",
     ]
+
+
+def _required(group: FeatureGroup) -> list[str]:
+    return [each.name for each in group.features if not each.has_default]
+
+
+def _wrapped(parts: Sequence[str]) -> list[str]:
+    """One command over as many lines as it needs to fit a narrow terminal."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 3 > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return lines

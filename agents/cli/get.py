@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,10 +130,15 @@ def _online_listing(
     return Listing(columns, printed)
 
 
-def sources_listing(sources: list[Source], wide: bool) -> Listing:
-    """Sources by id with their positions."""
+def _ingest_time(source: Source, *, exact: bool) -> datetime | None:
     from oomstream.schemas.types import time_from_us
 
+    time = time_from_us(source.last_ingest_time_us) if source.last_ingest_time_us else None
+    return time if time is None or exact else time.replace(microsecond=0)
+
+
+def sources_listing(sources: list[Source], wide: bool) -> Listing:
+    """Sources by id with their positions."""
     columns = ["ID", "KIND", "NAME", "PARTITION", "NEXT", "ONLINE", "LAST-INGEST"]
     rows: list[list[Any]] = [
         [
@@ -142,7 +148,7 @@ def sources_listing(sources: list[Source], wide: bool) -> Listing:
             each.name.partition,
             each.next_sequence,
             each.online_sequence,
-            time_from_us(each.last_ingest_time_us) if each.last_ingest_time_us else None,
+            _ingest_time(each, exact=wide),
         ]
         for each in sources
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from typing import Annotated
@@ -32,11 +33,16 @@ def worker(
     Start as many as you like, on any machines: they share the partitions. SIGTERM and Ctrl-C end one in order, with
     exit code 0; a worker that was killed loses nothing.
     """
-    from oomstream.agents.cli.session import settings
+    from oomstream.agents.cli.session import load_catalog, settings
     from oomstream.streams.broker import need_broker
 
     chosen = settings()
     found = need_broker(chosen)
+    if group:
+        # What a person mistyped is told as by any other verb; from here on the worker speaks in log lines.
+        catalog = asyncio.run(load_catalog())
+        for name in group:
+            catalog.group(name)
     from oomstream.agents.worker import worker_main
 
     raise typer.Exit(worker_main(chosen, group or None, broker=found, debug=bool(context.obj)))
@@ -53,12 +59,16 @@ def broker() -> None:
 
     chosen = settings()
     # Blocked before the broker starts threads of its own, so that the signals wait for sigwait below.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    with EmbeddedBroker(chosen.data_dir) as running:
-        typer.echo(running.url)
-        typer.echo(f"serving Kafka clients at {running.broker.servers[0]}; Ctrl-C ends it", err=True)
-        sys.stdout.flush()
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ends = {signal.SIGTERM, signal.SIGINT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        with EmbeddedBroker(chosen.data_dir) as running:
+            typer.echo(running.url)
+            typer.echo(f"serving Kafka clients at {running.broker.servers[0]}; Ctrl-C ends it", err=True)
+            sys.stdout.flush()
+            signal.sigwait(ends)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def dev(context: typer.Context) -> None:

@@ -22,7 +22,7 @@ def register(parent: typer.Typer) -> None:
     parent.command("status", rich_help_panel="Run", epilog="Example: oomstream status -o json")(status)
 
 
-def status(output: Output = OutputFormat.ASCII_TABLE) -> None:
+def status(output: Output = OutputFormat.COLUMN) -> None:
     """Say how far each source is ingested.
 
     NEXT and ONLINE are positions in history and online. With a broker, END is the end of the log and LAG how many

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from oomstream.agents.cli.main import main
 
@@ -85,8 +85,8 @@ class Cli:
         return file
 
     @contextmanager
-    def running(self, *args: str, until: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a verb in the background from when it has said `until`; it must end in order."""
+    def running(self, *args: str, until: str) -> Iterator[list[str]]:
+        """Run a verb in the background from when it has said `until`; gives what it says. It must end in order."""
         process = subprocess.Popen(
             self.command(*args),
             cwd=self.folder,
@@ -97,24 +97,30 @@ class Cli:
         )
         watchdog = threading.Timer(60, process.kill)
         watchdog.start()
-        said = []
+        said: list[str] = []
+        lines = process.stdout
+        assert lines is not None
+        rest = threading.Thread(target=lambda: said.extend(lines), daemon=True)
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line)
-                if until in line:
-                    break
-            else:
-                raise AssertionError(f"{args} ended without saying {until!r}:\n{''.join(said)}")
-            drain = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
-            drain.start()
-            yield process
+            said.extend(iter_until(lines, until))
+            assert until in said[-1], f"{args} ended without saying {until!r}:\n{''.join(said)}"
+            rest.start()
+            yield said
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, "".join(said)
         finally:
             watchdog.cancel()
             process.kill()
             process.wait(10)
-            if process.stdout is not None:
-                drain.join(10) if "drain" in locals() else None
-                process.stdout.close()
+            if rest.ident is not None:
+                rest.join(10)
+            lines.close()
+
+
+def iter_until(lines: IO[str], until: str) -> Iterator[str]:
+    """Lines up to the first that holds `until`."""
+    for line in lines:
+        yield line
+        if until in line:
+            return
+    yield ""

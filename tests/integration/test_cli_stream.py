@@ -1,0 +1,134 @@
+"""`oomstream broker`, `worker`, `dev`, `dlq` and `push` through the embedded broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from oomstream.streams.broker import published_broker
+from tests.integration.cli import Cli
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command in a folder where `oomstream dev` runs with the group `rides`."""
+    cli = Cli(tmp_path_factory.mktemp("dev"))
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    with cli.running("dev", until="reading rides"):
+        yield cli
+
+
+def produce_raw(cli: Cli, topic: str, value: bytes, key: bytes = b"ann") -> None:
+    """Write bytes to a topic as a foreign client does."""
+    broker = published_broker(cli.folder / ".oomstream")
+    assert broker is not None
+    producer = Producer({"bootstrap.servers": ",".join(broker.servers)})
+    producer.produce(topic, value, key, partition=0)
+    assert producer.flush(30) == 0
+
+
+def test_push_through_the_broker_can_be_read_after_wait(dev: Cli) -> None:
+    """Push finds the broker that dev runs on the folder; after --wait the value is online and in history."""
+    out = dev.run("push", "-g", "rides", "-k", "ann", "--feature", "price=7.5", "--wait").stdout
+    assert "sent: topic rides, partition" in out
+    assert out.endswith("ingested\n")
+    (row,) = dev.json("get", "online", "-k", "ann", "--feature", "rides.price")
+    assert row["rides.price"] == 7.5
+    dev.run("push", "-g", "rides", "-k", "ann", "--delete", "--wait")
+    (row,) = dev.json("get", "online", "-k", "ann", "--feature", "rides.price", "--statuses")
+    assert row["rides.price status"] == "NOT_FOUND"
+
+
+def test_status_shows_the_log_beside_the_position(dev: Cli) -> None:
+    """With a broker, status lists every partition with the log's end and the lag."""
+    dev.run("push", "-g", "rides", "-k", "bob", "--feature", "price=1", "--wait")
+    topics = [row for row in dev.json("status") if row["kind"] == "topic"]
+    assert sorted(row["partition"] for row in topics) == [0, 1]
+    assert sum(row["end"] for row in topics) >= 1
+    assert {row["lag"] for row in topics} == {0}
+    assert max(map(len, dev.run("status").stdout.splitlines()[4:])) <= 80
+
+
+def test_dead_letters_are_listed_and_shown_whole(dev: Cli) -> None:
+    """A message that is no event is listed once with its reason; show prints its key and its exact bytes."""
+    produce_raw(dev, "rides", b"\xff\x00garbage", key=b"k\xff")
+    dev.run("push", "-g", "rides", "-k", "eve", "--feature", "price=1", "--wait")
+    topic_rows = _letters(dev)
+    (letter,) = [row for row in topic_rows if row["reason"] == "unknown_framing"]
+    assert letter["topic"] == "rides"
+    shown = dev.run("dlq", "show", "rides", str(letter["partition"]), str(letter["offset"]), "-O", "value.bin").stdout
+    assert "reason     unknown_framing" in shown
+    assert "key        bytes 6b ff" in shown
+    assert "ff 00 67 61 72 62 61 67 65" in shown
+    assert (dev.folder / "value.bin").read_bytes() == b"\xff\x00garbage"
+    assert dev.json("dlq", "list", "-g", "rides", "--reason", "too_deep") == []
+
+
+def _letters(dev: Cli) -> list[dict[str, object]]:
+    """Dead letters; the one that was just produced may be in a partition that is not through yet."""
+    for _ in range(100):
+        rows: list[dict[str, object]] = dev.json("dlq", "list")
+        if rows:
+            return rows
+    raise AssertionError("no dead letter came")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["dlq", "list", "-g", "trips"], 1, "no feature group named 'trips'"),
+        (["dlq", "show", "rides", "0", "999"], 1, "no dead letter of partition 0, offset 999"),
+        (["worker", "-g", "trips"], 1, "no feature group named 'trips'"),
+        (["broker"], 1, "an embedded broker already runs on"),
+        (["dev"], 1, "an embedded broker already runs on"),
+    ],
+)
+def test_wrong_input_is_one_sentence(dev: Cli, args: list[str], code: int, says: str) -> None:
+    """Wrong input beside a running dev ends with one sentence."""
+    assert says in dev.run(*args, code=code).stderr
+
+
+def test_a_group_applied_later_is_read(dev: Cli) -> None:
+    """A group that is registered while the worker runs is consumed without a restart."""
+    dev.define("tips.avsc", name="tips")
+    assert "new topic tips" in dev.run("apply", "tips.avsc").stdout
+    out = dev.run("push", "-g", "tips", "-k", "ann", "--feature", "price=2", "--wait").stdout
+    assert out.endswith("ingested\n")
+
+
+def test_broker_and_worker_alone(tmp_path: Path) -> None:
+    """Broker and worker in processes of their own do what dev does in one."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    with cli.running("broker", until="embedded://"), cli.running("worker", until="reading rides"):
+        assert cli.run("push", "-g", "rides", "-k", "ann", "--feature", "price=3", "--wait").stdout.endswith(
+            "ingested\n"
+        )
+    assert published_broker(tmp_path / ".oomstream") is None
+    (row,) = cli.json("get", "online", "-k", "ann", "--feature", "rides.price")
+    assert row["rides.price"] == 3.0
+
+
+def test_push_waits_in_vain_without_a_worker(tmp_path: Path) -> None:
+    """Push --wait with no worker says so when its time is up, and where the event is."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    push = ["push", "-g", "rides", "-k", "ann", "--feature", "price=3", "--wait"]
+    with cli.running("broker", until="embedded://"):
+        err = cli.run(*push, code=1, OOMSTREAM_CALL_TIMEOUT="2s").stderr
+    assert "no worker has ingested it within 2 s" in err
+
+
+def test_dev_says_what_to_type_next(tmp_path: Path) -> None:
+    """Before any group is registered, dev names the verb that registers one."""
+    cli = Cli(tmp_path)
+    with cli.running("dev", until="waiting for `oomstream apply`") as said:
+        assert published_broker(tmp_path / ".oomstream") is not None
+    assert any("oomstream apply my_group.avsc" in line for line in said)
+    assert published_broker(tmp_path / ".oomstream") is None
