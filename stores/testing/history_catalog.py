@@ -155,13 +155,14 @@ class CatalogTests(HistorySuite):
 
     def test_outdated_plan_is_refused(self, opened: HistoryStore, run: Run) -> None:
         """Of plans made from the same catalog only the first is carried out, and a plan only once."""
-        before = run(opened.load_catalog())
-        first, second = make_plan(before, [group(doc="one")]), make_plan(before, [group(doc="two")])
-        run(opened.apply(first))
-        for plan in (second, first):
-            with pytest.raises(InvalidDefinition, match="meanwhile"):
-                run(opened.apply(plan))
-        assert run(opened.load_catalog()).group("plane").doc == "one"
+        for turn in ("new", "changed"):
+            before = run(opened.load_catalog())
+            first, second = (make_plan(before, [group(doc=f"{turn} {name}")]) for name in ("one", "two"))
+            run(opened.apply(first))
+            for plan in (second, first):
+                with pytest.raises(InvalidDefinition, match="meanwhile"):
+                    run(opened.apply(plan))
+            assert run(opened.load_catalog()).group("plane").doc == f"{turn} one"
 
     def test_topic_taken_meanwhile(self, opened: HistoryStore, run: Run) -> None:
         """Two new groups whose plans were made apart cannot get the same topic, nor one the other's DLQ."""
