@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -54,6 +55,7 @@ class WorkerApp(faust.App):
     """
 
     BootStrategy = ConsumerOnly
+    logger = logging.getLogger("faust.worker")
 
     def __init__(
         self,

@@ -55,12 +55,13 @@ class HardExit:
 
 
 def quiet_libraries() -> None:
-    """Let only warnings of Faust and aiokafka through: what they do at each rebalance is ours to say."""
-    for name in ("faust", "mode", "aiokafka", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Both log a full traceback for a broker that is away, which our own sentence says better.
-    for name in ("aiokafka.consumer.group_coordinator", "aiokafka.conn"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Keep Faust and aiokafka from writing what is ours to say.
+
+    Both note every rebalance, and aiokafka a dozen errors a second while a broker is away; the worker says each once.
+    """
+    for name, level in (("faust", logging.WARNING), ("mode", logging.ERROR), ("aiokafka", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 def worker_main(

@@ -16,6 +16,7 @@ from oomstream.agents.worker.assignment import Assignment
 from oomstream.agents.worker.consumer_options import ConsumerOptions
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import PartitionRunner, Pipeline
+from oomstream.agents.worker.transport import COMMIT_S
 from oomstream.agents.worker.watch import Watch
 from oomstream.schemas.errors import Fatal, OomstreamError, StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 DRAIN_S = 20.0
 """How long a batch in hand may take when its partition is taken away or the worker stops, seconds."""
 
-STOP_APP_S = 30.0
+STOP_APP_S = 20.0
 """How long Faust may take to leave the group and end its thread, seconds."""
 
 
@@ -179,13 +180,17 @@ class Session:
         if app is None:
             return
         await app.partitions.revoke_all()
-        try:
-            async with asyncio.timeout(STOP_APP_S):
-                with suppress(KafkaError):
-                    await app.batch_consumer.commit()
-                await app.stop()
-        except TimeoutError:
-            log.warning("Faust did not end within %g s", STOP_APP_S)
+        # Faust swallows cancellation while it stops, so these are waited for, and left alone past their deadlines.
+        for what, work, deadline_s in (
+            ("commit", app.batch_consumer.commit(), COMMIT_S + 1),
+            ("end", app.stop(), STOP_APP_S),
+        ):
+            task = asyncio.ensure_future(work)
+            done, _ = await asyncio.wait({task}, timeout=deadline_s)
+            if not done:
+                log.warning("Faust did not %s within %g s", what, deadline_s)
+            elif error := task.exception():
+                log.info("Faust did not %s: %s", what, type(error).__name__)
 
     async def _settle(self, watching: Sequence[asyncio.Future[Any]]) -> None:
         """End what was watched for, and raise what it found."""

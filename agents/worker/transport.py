@@ -12,6 +12,7 @@ Source:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +43,9 @@ log = logging.getLogger(__name__)
 POLL_S = 0.25
 """How long one poll waits; a partition that is willing again, or a record that arrives, ends it at once."""
 
+COMMIT_S = 3.0
+"""How long a commit may take, seconds; without a limit it waits for a coordinator for ever."""
+
 _FIRST_STEP = 16
 _LARGEST_STEP = 512
 
@@ -70,6 +74,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     """The consumer's thread: fetches, seeks and commits in an event loop of its own, beside the pipeline's."""
 
     consumer: BatchConsumer
+    logger = logging.getLogger("faust.worker")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,11 +182,17 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if not held:
             return False
         try:
-            await consumer.commit({TopicPartition(*tp): offset for tp, offset in held.items()})
-        except KafkaError as exc:
+            async with asyncio.timeout(COMMIT_S):
+                await consumer.commit({TopicPartition(*tp): offset for tp, offset in held.items()})
+        except (KafkaError, TimeoutError) as exc:
             log.info("offsets not committed to the group: %s", type(exc).__name__)
             return False
         return True
+
+    async def on_thread_stop(self) -> None:
+        """End the consumer; with the broker away aiokafka lets a cancellation of its own out."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
     async def run_here(self, coroutine: Any, timeout_s: float) -> Any:
         """Run a coroutine in this thread's loop, from the main loop, within a deadline."""
@@ -225,6 +236,7 @@ class BatchConsumer(AIOKafkaConsumer):
     """Faust's consumer with one message per partition batch, its positions left to the runners."""
 
     RebalanceListener = PausingListener
+    logger = logging.getLogger("faust.worker")
 
     options: ConsumerOptions
     partitions: Assignment

@@ -17,7 +17,7 @@ from oomstream.streams.topics import Incarnations
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-INCARNATION_S = 5.0
+INCARNATION_S = 3.0
 STUCK_S = 60.0
 BROKER_GONE_S = 10.0
 """How long the embedded broker may be silent: it never comes back as the same incarnation."""
@@ -103,20 +103,28 @@ class Watch:
         Raises:
             Fatal: A topic was made again, a partition is stuck, or the broker is gone.
         """
-        silent_since: float | None = None
-        checked_at = float("-inf")
+        # Two loops, since a broker that is gone holds up every call of the consumer.
+        looks = [asyncio.ensure_future(self._look_at_partitions()), asyncio.ensure_future(self._look_at_topics())]
+        try:
+            await asyncio.gather(*looks)
+        finally:
+            for look in looks:
+                look.cancel()
+
+    async def _look_at_partitions(self) -> None:
         while True:
-            ends = await self._ends()
-            self._look(ends)
-            now = self._clock()
-            if now - checked_at >= INCARNATION_S:
-                checked_at = now
-                try:
-                    await check_incarnations(self._incarnations, self._expected)
-                    silent_since = None
-                except StoreUnavailable as exc:
-                    silent_since = self._silent(silent_since, now, exc)
+            self._look(await self._ends())
             await asyncio.sleep(LOOK_S)
+
+    async def _look_at_topics(self) -> None:
+        silent_since: float | None = None
+        while True:
+            try:
+                await check_incarnations(self._incarnations, self._expected)
+                silent_since = None
+            except StoreUnavailable as exc:
+                silent_since = self._silent(silent_since, self._clock(), exc)
+            await asyncio.sleep(INCARNATION_S)
 
     def _silent(self, since: float | None, now: float, error: StoreUnavailable) -> float:
         """The broker did not answer.

@@ -155,10 +155,3 @@ def test_a_broker_that_ends_ends_the_worker(tmp_path: Path) -> None:
     assert ended.code == 1, ended.log
     assert "the embedded broker (control port" in ended.log
     assert "Traceback" not in ended.log
-
-
-def test_a_log_that_dropped_unread_records_is_named(stage: Stage) -> None:
-    """Records that left the log unread are a lost range: the worker stops naming it, or goes on if told to."""
-    produce(stage.broker, "plane", [(0, bytes(60_000))] * 200)
-    ended = WorkerProcess(stage.folder, start="2024-01-01").wait()
-    assert ended.code in (0, 1)

@@ -16,7 +16,7 @@ from oomstream.agents.worker.runner import Pipeline
 from oomstream.agents.worker.stores import Stores, open_stores
 from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.catalog import Catalog
-from oomstream.schemas.errors import Fenced
+from oomstream.schemas.errors import Fenced, LostRange
 from oomstream.schemas.events import Record
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import make_plan
@@ -166,7 +166,10 @@ class RecordingPipeline:
         """Claim the source."""
         self._written.owners[self._name] += 1
         self._owner = self._written.owners[self._name]
-        return self._written.positions.setdefault(self._name, begin)
+        position = self._written.positions.setdefault(self._name, begin)
+        if not first <= position <= last:
+            raise LostRange(f"position {position} is outside the log, {first} to {last}")
+        return position
 
     async def ingest(self, records: Sequence[Record]) -> None:
         """Write down what is new."""
