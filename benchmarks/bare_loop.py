@@ -22,8 +22,6 @@ from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import encode_key, encode_value
 from oomstream.schemas.versions import SourceKind, Version
 from oomstream.stores.settings import Settings, load_settings
-from oomstream.stores.sql.sqlite import SqliteDialect
-from oomstream.stores.sql.tables import HistoryTable
 from oomstream.streams.broker import need_broker
 
 _UPSERT = (
@@ -35,7 +33,7 @@ _UPSERT = (
 def run(settings: Settings, events: int) -> float:
     """Ingest that many events into fresh stores; gives seconds from the first fetch to the last commit."""
     group = ready_stores(settings)
-    insert = HistoryTable(group, SqliteDialect()).insert
+    insert = _insert_text(group)
     # The event time as a plain long: fastavro then makes no datetime of it, which nobody here wants.
     fields = [
         {**each, "type": "long"} if each["name"] == group.event_time.name else each for each in group.schema["fields"]
@@ -96,6 +94,13 @@ def _ingest(
     online.execute("BEGIN IMMEDIATE")
     online.executemany(_UPSERT, [(key, *newest[key]) for key in sorted(newest)])
     online.execute("COMMIT")
+
+
+def _insert_text(group: FeatureGroup) -> str:
+    names = [*group.key_names, "_event_time", "_source", "_sequence", "_ingest_time", "_deleted"]
+    names += [feature.name for feature in group.features]
+    columns, places = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+    return f'INSERT INTO "history_{group.name}" ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING'
 
 
 def _connect(settings: Settings, name: str) -> sqlite3.Connection:
