@@ -53,6 +53,7 @@ async def newest_page(
         sa.select(*table.columns)
         .join_from(page, table.table, sa.and_(*same_key, own["_event_time"] == page.c.latest))
         .order_by(*table.keys)
+        .prefix_with(_seek_hint(table), dialect="mysql")
     )
     return _greatest(map(table.history_row, await connection.execute(query)), kinds)
 
@@ -63,30 +64,28 @@ async def _kinds(connection: AsyncConnection, tables: MetaTables) -> dict[int, i
 
 
 def _of_keys(table: HistoryTable, keys: Sequence[tuple[Plain, ...]]) -> sa.Select[Any]:
-    names = table.group.key_names
-    types = [column.type for column in table.keys]
-    parts = [
-        sa.select(
-            *(
-                sa.bindparam(None, part, type_=kind, unique=True).label(f"wanted_{name}")
-                for name, part, kind in zip(names, key, types, strict=True)
-            )
-        )
-        for key in keys
-    ]
-    wanted = sa.union_all(*parts).cte("wanted")
-    of = [wanted.c[f"wanted_{name}"] for name in names]
+    wanted = sa.union_all(*(_latest_of(table, key) for key in keys)).subquery("wanted")
+    same_key = [column == wanted.c[f"wanted_{column.name}"] for column in table.keys]
+    same_time = table.table.c["_event_time"] == wanted.c.latest
+    query = sa.select(*table.columns).join_from(wanted, table.table, sa.and_(*same_key, same_time))
+    return query.prefix_with(_seek_hint(table), dialect="mysql")
+
+
+def _latest_of(table: HistoryTable, key: tuple[Plain, ...]) -> sa.Select[Any]:
+    """One key and its latest event time, sought by constants: TiDB would turn a correlated subquery into a scan."""
     one = table.table.alias("one")
-    latest = (
-        sa.select(sa.func.max(one.c["_event_time"]))
-        .where(*(one.c[name] == part for name, part in zip(names, of, strict=True)))
-        .correlate(wanted)
-        .scalar_subquery()
-    )
-    same_key = [column == part for column, part in zip(table.keys, of, strict=True)]
-    return sa.select(*table.columns).join_from(
-        wanted, table.table, sa.and_(*same_key, table.table.c["_event_time"] == latest)
-    )
+    parts = [
+        sa.bindparam(None, part, type_=column.type, unique=True) for column, part in zip(table.keys, key, strict=True)
+    ]
+    of_key = [one.c[column.name] == part for column, part in zip(table.keys, parts, strict=True)]
+    latest = sa.select(sa.func.max(one.c["_event_time"])).where(*of_key).scalar_subquery()
+    labelled = [part.label(f"wanted_{column.name}") for column, part in zip(table.keys, parts, strict=True)]
+    return sa.select(*labelled, latest.label("latest"))
+
+
+def _seek_hint(table: HistoryTable) -> str:
+    """TiDB's optimizer hint to seek in the history table rather than to hash all of it; MySQL and MariaDB ignore it."""
+    return f"/*+ INL_JOIN({table.quoted(table.name)}) */"
 
 
 def _greatest(rows: Iterable[HistoryRow], kinds: dict[int, int]) -> list[HistoryRow]:

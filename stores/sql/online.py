@@ -15,11 +15,14 @@ from oomstream.stores.base import OnlineStore
 from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
-from oomstream.stores.sql.dialects import Clock, Dialect, InsertText, OnlineReader, dialect_of
+from oomstream.stores.sql.dialects import Clock, InsertText, OnlineReader, dialect_of
 from oomstream.stores.sql.text import quote_name
 from oomstream.stores.urls import StoreUrl
 
 _PAIRING = "pairing_id"
+ONLINE_KEY_BYTES = 3000
+"""Length of the key column, on engines that want one."""
+
 _INLINE_KEYS = 64
 """So few keys are read without leaving the event loop: a thread's hand-over would cost more than the read."""
 
@@ -39,8 +42,26 @@ class SqlOnlineStore(OnlineStore):
             parsed, self._dialect, what="online store", call_timeout_s=settings.call_timeout_us / 1e6
         )
         self._reader: OnlineReader | None = None
-        self._meta, self._online = _tables(self._dialect)
+        self._meta, self._online = self._tables()
         self._upsert = {comparison: self._upsert_text(comparison) for comparison in (">", ">=")}
+
+    def _tables(self) -> tuple[sa.Table, sa.Table]:
+        metadata, dialect = sa.MetaData(), self._dialect
+        meta = sa.Table(
+            "meta",
+            metadata,
+            sa.Column("name", dialect.name_type(), primary_key=True),
+            sa.Column("value", dialect.text_type(), nullable=False),
+        )
+        return meta, sa.Table("online", metadata, *self._online_columns(), sqlite_with_rowid=False)
+
+    def _online_columns(self) -> list[sa.Column[bytes]]:
+        binary = self._dialect.binary_type
+        return [
+            sa.Column("key", binary(ONLINE_KEY_BYTES), primary_key=True),
+            sa.Column("version", binary(VERSION_BYTES), nullable=False),
+            sa.Column("value", binary(), nullable=False),
+        ]
 
     def _upsert_text(self, comparison: str) -> InsertText:
         key, version, value = (quote_name(each, self._dialect.quote) for each in ("key", "version", "value"))
@@ -139,7 +160,7 @@ class SqlOnlineStore(OnlineStore):
             if after is not None and after >= prefix
             else query.where(table.c.key >= prefix)
         )
-        end = _prefix_end(prefix)
+        end = prefix_end(prefix)
         if end is not None:
             query = query.where(table.c.key < end)
         async with self._database.read() as connection:
@@ -155,26 +176,7 @@ class SqlOnlineStore(OnlineStore):
             await connection.exec_driver_sql(sql, [(each,) for each in sorted(keys)])
 
 
-def _tables(dialect: Dialect) -> tuple[sa.Table, sa.Table]:
-    metadata = sa.MetaData()
-    meta = sa.Table(
-        "meta",
-        metadata,
-        sa.Column("name", dialect.name_type(), primary_key=True),
-        sa.Column("value", dialect.text_type(), nullable=False),
-    )
-    online = sa.Table(
-        "online",
-        metadata,
-        sa.Column("key", dialect.binary_type(3000), primary_key=True),
-        sa.Column("version", dialect.binary_type(VERSION_BYTES), nullable=False),
-        sa.Column("value", dialect.binary_type(), nullable=False),
-        sqlite_with_rowid=False,
-    )
-    return meta, online
-
-
-def _prefix_end(prefix: bytes) -> bytes | None:
+def prefix_end(prefix: bytes) -> bytes | None:
     """The first key that does not begin with `prefix`; None if every greater key does."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else None

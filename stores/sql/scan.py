@@ -72,7 +72,7 @@ class _SqlCut(Cut):
             sql += " ORDER BY " + self._order(table, keys)
             schema = scan_schema(group, features)
             async for batch in self._reader.tables(sql, parameters, schema, batch_rows):
-                yield _without_values_of_deletes(batch, len(features))
+                yield without_values_of_deletes(batch, len(features))
 
     async def _statement(
         self, table: HistoryTable, features: Sequence[str], keys: Sequence[tuple[Plain, ...]] | None
@@ -120,7 +120,7 @@ def _plain_arrow(kind: ValueType) -> pa.DataType:
     return pa.string()
 
 
-def _without_values_of_deletes(batch: pa.Table, features: int) -> pa.Table:
+def without_values_of_deletes(batch: pa.Table, features: int) -> pa.Table:
     """Null the features of deletes, which the default of a column added later has filled."""
     import pyarrow as pa
     import pyarrow.compute as pc

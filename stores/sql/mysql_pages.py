@@ -1,0 +1,125 @@
+"""Statements that walk a history table in pages, in order of its primary key.
+
+Each page begins behind the last row of the one before, so that memory, time and deadline are those of one page. The
+conditions are words of AND and OR over the primary key's columns, which TiDB, MySQL and MariaDB turn into ranges of
+the clustered key (EXPLAIN says so; a comparison of row values they do not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from oomstream.schemas.events import Plain
+from oomstream.stores.sql.tables import HistoryTable
+from oomstream.stores.sql.text import literal
+
+_OURS = ("_event_time", "_source", "_sequence")
+_KEYS_PER_STATEMENT = 500
+_COMPOSITE_KEYS_PER_STATEMENT = 100
+
+Key = tuple[Plain, ...]
+
+
+def key_chunks(keys: Sequence[Key] | None) -> Iterator[Sequence[Key] | None]:
+    """Distinct entity keys in the order of the primary key, as many at a time as one statement takes; None for all."""
+    if keys is None:
+        yield None
+        return
+    ordered = iter(sorted(set(keys), key=_order))
+    size = _KEYS_PER_STATEMENT if keys and len(keys[0]) == 1 else _COMPOSITE_KEYS_PER_STATEMENT
+    while chunk := list(islice(ordered, size)):
+        yield chunk
+
+
+class PageStatements:
+    """The statements of one walk.
+
+    Args:
+        table: The history table.
+        features: Names of the features to read.
+        keys: Only these entities, in the order of `key_chunks`; None = all.
+        min_event_time_us: Only rows not before it.
+        max_event_time_us: Only rows not after it.
+        max_ingest_time_us: Only rows ingested not after it.
+    """
+
+    def __init__(
+        self,
+        table: HistoryTable,
+        features: Sequence[str],
+        keys: Sequence[Key] | None,
+        *,
+        min_event_time_us: int | None = None,
+        max_event_time_us: int | None = None,
+        max_ingest_time_us: int | None = None,
+    ) -> None:
+        keys_of_table = table.group.key_names
+        quoted = table.quoted
+        self._width = len(keys_of_table)
+        self._primary = [quoted(name) for name in (*keys_of_table, *_OURS)]
+        self._keys = keys
+        names = [*keys_of_table, *_OURS, "_ingest_time", "_deleted", *features]
+        self._select = f"SELECT {', '.join(map(quoted, names))} FROM {quoted(table.name)}"  # noqa: S608 - quoted names
+        self._times = _limit(quoted("_event_time"), ">=", min_event_time_us)
+        self._times += _limit(quoted("_event_time"), "<=", max_event_time_us)
+        self._ingested = _limit(quoted("_ingest_time"), "<=", max_ingest_time_us)
+
+    def page(self, after: Key | None, rows: int) -> str:
+        """The statement that reads the next page.
+
+        Args:
+            after: Primary key of the last row read; None for the first page.
+            rows: Most rows to read.
+        """
+        conditions = [*self._times, *self._ingested]
+        if (terms := self._terms(after)) is not None:
+            conditions.insert(0, f"({' OR '.join(terms)})")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"{self._select}{where} ORDER BY {', '.join(self._primary)} LIMIT {int(rows)}"
+
+    def _terms(self, after: Key | None) -> list[str] | None:
+        if self._keys is None:
+            return None if after is None else self._behind(after, 0)
+        if after is None:
+            return self._of_keys(self._keys)
+        current = _order(after[: self._width])
+        return self._behind(after, self._width) + self._of_keys([key for key in self._keys if _order(key) > current])
+
+    def _behind(self, after: Key, first: int) -> list[str]:
+        """Rows greater than `after` that are equal to it in the first columns of the primary key."""
+        terms = []
+        for at in range(first, len(self._primary)):
+            equal = [f"{name} = {_text(part)}" for name, part in zip(self._primary[:at], after[:at], strict=True)]
+            terms.append(self._and([*equal, f"{self._primary[at]} > {_text(after[at])}"]))
+        return terms
+
+    def _of_keys(self, keys: Sequence[Key]) -> list[str]:
+        if not keys:
+            return []
+        if self._width == 1:
+            return [self._and([f"{self._primary[0]} IN ({', '.join(_text(part) for (part,) in keys)})"])]
+        return [
+            self._and([f"{name} = {_text(part)}" for name, part in zip(self._primary[: self._width], key, strict=True)])
+            for key in keys
+        ]
+
+    def _and(self, conditions: Sequence[str]) -> str:
+        # The times in every term, and not only beside them all: then they are part of the range.
+        return f"({' AND '.join([*conditions, *self._times])})"
+
+
+def _limit(column: str, comparison: str, value: int | None) -> list[str]:
+    return [] if value is None else [f"{column} {comparison} {literal(value)}"]
+
+
+def _text(part: Plain) -> str:
+    if isinstance(part, str):
+        return literal(part.encode())
+    assert isinstance(part, int | bytes)
+    return literal(part)
+
+
+def _order(key: Key) -> tuple[int | bytes, ...]:
+    """What sorts as the primary key does: text by its bytes."""
+    return tuple(part.encode() if isinstance(part, str) else part for part in key)  # type: ignore[misc]
