@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ DLQ_EXTRA_BYTES = 64 * 1024
 """How much larger than its record a dead letter may be (traps.md, Kafka 2)."""
 
 _MAX_MESSAGE = "max.message.bytes"
+_LOOK_S = 0.05
 
 
 class Topic(NamedTuple):
@@ -76,7 +78,17 @@ def ensure_topics(broker: Broker, topics: Sequence[Topic], *, timeout_s: float) 
     # Dead-letter topics come second: what they must take is asked of the topics themselves.
     for group in ([t for t in missing if not t.letters_of], [t for t in missing if t.letters_of]):
         made += _create(admin, broker, group, timeout_s)
+    _wait_until_known(admin, broker, made, timeout_s)
     return made
+
+
+def _wait_until_known(admin: AdminClient, broker: Broker, names: Sequence[str], timeout_s: float) -> None:
+    """Wait until new topics can be used: the controller answers before the brokers have heard of them."""
+    deadline = time.monotonic() + timeout_s
+    while missing := set(names) - partition_counts(broker, admin=admin, timeout_s=timeout_s).keys():
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(f"broker {broker.url} does not know the new topic {min(missing)!r} yet")
+        time.sleep(_LOOK_S)
 
 
 def _create(admin: AdminClient, broker: Broker, topics: Sequence[Topic], timeout_s: float) -> list[str]:
@@ -138,7 +150,7 @@ class Incarnations:
     """
 
     def __init__(self, broker: Broker, *, timeout_s: float) -> None:
-        self._broker = broker
+        self.broker = broker
         self._timeout_s = timeout_s
         self._admin: AdminClient | None = None
 
@@ -151,11 +163,11 @@ class Incarnations:
         names = list(topics)
         if not names:
             return {}
-        if self._broker.embedded:
-            incarnation = ping(self._broker.control_port, timeout_s=self._timeout_s)
+        if self.broker.embedded:
+            incarnation = ping(self.broker.control_port, timeout_s=self._timeout_s)
             return dict.fromkeys(names, incarnation)
         if self._admin is None:
-            self._admin = AdminClient(self._broker.client_config(self._timeout_s))
+            self._admin = AdminClient(self.broker.client_config(self._timeout_s))
         found: dict[str, str] = {}
         futures = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout_s)
         for name, future in futures.items():
@@ -163,9 +175,9 @@ class Incarnations:
                 found[name] = str(future.result(timeout=self._timeout_s).topic_id)
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise StoreUnavailable(f"broker {self._broker.url} does not answer: {_why(exc)}") from exc
+                    raise StoreUnavailable(f"broker {self.broker.url} does not answer: {_why(exc)}") from exc
             except TimeoutError as exc:
-                raise StoreUnavailable(f"broker {self._broker.url} does not answer") from exc
+                raise StoreUnavailable(f"broker {self.broker.url} does not answer") from exc
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import faust
@@ -125,15 +125,18 @@ class ConsumerLog:
         app: The app.
         tp: The partition.
         start: Where a source never seen begins: ``earliest``, ``latest``, or a time in UTC milliseconds.
+        check: Makes sure that the topic is still the one that the source is of; raises Fatal if not.
     """
 
-    def __init__(self, app: WorkerApp, tp: TP, start: str | int) -> None:
+    def __init__(self, app: WorkerApp, tp: TP, start: str | int, check: Callable[[], Awaitable[None]]) -> None:
         self._app = app
         self._tp = tp
         self._start = start
+        self._check = check
 
     async def bounds(self) -> tuple[int, int, int]:
         """First offset, end, and the offset where a source never seen begins."""
+        await self._check()
         time_ms = self._start if isinstance(self._start, int) else None
         first, end, at_time = await self._call(lambda thread: thread.bounds(self._tp, time_ms))
         return first, end, at_time if at_time is not None else end if self._start == "latest" else first

@@ -7,6 +7,9 @@ from typing import NamedTuple, Self
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker
 
+METADATA_MAX_AGE_MS = 30_000
+"""After how long at most a partition that was added to a topic is noticed."""
+
 
 class ConsumerOptions(NamedTuple):
     """Options of the aiokafka consumer and limits of a fetched batch.
@@ -48,5 +51,5 @@ class ConsumerOptions(NamedTuple):
             session_timeout_ms=session_ms,
             rebalance_timeout_ms=max(60_000, session_ms),
             request_timeout_ms=max(settings.call_timeout_us // 1000, session_ms + 5_000),
-            metadata_max_age_ms=60_000,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )

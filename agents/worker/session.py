@@ -17,7 +17,7 @@ from oomstream.agents.worker.consumer_options import ConsumerOptions
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import PartitionRunner, Pipeline
 from oomstream.agents.worker.transport import COMMIT_S
-from oomstream.agents.worker.watch import Watch
+from oomstream.agents.worker.watch import Watch, check_incarnations
 from oomstream.schemas.errors import Fatal, OomstreamError, StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.types import us_from_text
@@ -152,12 +152,16 @@ class Session:
         name = SourceName(SourceKind.TOPIC, tp.topic, self._current[tp.topic], tp.partition)
         return PartitionRunner(
             tp,
-            partition_log=ConsumerLog(app, tp, start),
+            partition_log=ConsumerLog(app, tp, start, self._check),
             pipeline=lambda: self._make_pipeline(name),
             settings=self._settings,
             metrics=self._metrics,
             fail=self._fail,
         )
+
+    async def _check(self) -> None:
+        """Make sure that the topics are still those that the sources are of."""
+        await check_incarnations(self._incarnations, self._current)
 
     def _fail(self, error: BaseException) -> None:
         """Remember the first failure, which ends the session."""

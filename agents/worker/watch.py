@@ -133,8 +133,7 @@ class Watch:
             Fatal: For too long.
         """
         since = now if since is None else since
-        embedded = all(len(each) == 36 for each in self._expected.values())  # a UUID, not a Kafka topic id
-        allowed_s = BROKER_GONE_S if embedded else self._settings.outage_budget_us / 1e6
+        allowed_s = BROKER_GONE_S if self._incarnations.broker.embedded else self._settings.outage_budget_us / 1e6
         if now - since >= allowed_s:
             raise Fatal(f"{error}; gave up after {now - since:.0f} s") from error
         log.warning("%s", error)

@@ -83,7 +83,7 @@ async def until(condition: Callable[[], bool], *, task: asyncio.Future[Any] | No
 
 def produce(broker: Broker, topic: str, messages: Sequence[tuple[int, bytes]], **config: Any) -> None:
     """Write raw values to given partitions and wait until all are acknowledged."""
-    producer = Producer({**broker.client_config(10), "linger.ms": 1, **config})
+    producer = Producer({**broker.client_config(10), "linger.ms": 1, "enable.idempotence": True, **config})
     failed: list[str] = []
     for partition, value in messages:
         while True:
