@@ -14,7 +14,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from confluent_kafka import Producer
+
 from oomstream.agents.cli.main import main
+from oomstream.streams.broker import published_broker
 
 RIDES: dict[str, Any] = {
     "type": "record",
@@ -83,6 +86,15 @@ class Cli:
         file = self.folder / file_name
         file.write_text(json.dumps({**RIDES, **changes}), encoding="utf-8")
         return file
+
+    def produce(self, topic: str, *values: bytes, key: bytes = b"ann") -> None:
+        """Write bytes to partition 0 of a topic of the embedded broker that runs on the folder, as a foreign client."""
+        broker = published_broker(self.folder / ".oomstream")
+        assert broker is not None
+        producer = Producer({"bootstrap.servers": ",".join(broker.servers)})
+        for value in values:
+            producer.produce(topic, value, key, partition=0)
+        assert producer.flush(30) == 0
 
     @contextmanager
     def running(self, *args: str, until: str) -> Iterator[list[str]]:

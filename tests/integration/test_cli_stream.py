@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from oomstream.streams.broker import published_broker
 from tests.integration.cli import Cli
@@ -20,15 +19,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli.run("apply", "rides.avsc")
     with cli.running("dev", until="reading rides"):
         yield cli
-
-
-def produce_raw(cli: Cli, topic: str, value: bytes, key: bytes = b"ann") -> None:
-    """Write bytes to a topic as a foreign client does."""
-    broker = published_broker(cli.folder / ".oomstream")
-    assert broker is not None
-    producer = Producer({"bootstrap.servers": ",".join(broker.servers)})
-    producer.produce(topic, value, key, partition=0)
-    assert producer.flush(30) == 0
 
 
 def test_push_through_the_broker_can_be_read_after_wait(dev: Cli) -> None:
@@ -55,7 +45,7 @@ def test_status_shows_the_log_beside_the_position(dev: Cli) -> None:
 
 def test_dead_letters_are_listed_and_shown_whole(dev: Cli) -> None:
     """A message that is no event is listed once with its reason; show prints its key and its exact bytes."""
-    produce_raw(dev, "rides", b"\xff\x00garbage", key=b"k\xff")
+    dev.produce("rides", b"\xff\x00garbage", key=b"k\xff")
     dev.run("push", "-g", "rides", "-k", "eve", "--feature", "price=1", "--wait")
     topic_rows = _letters(dev)
     (letter,) = [row for row in topic_rows if row["reason"] == "unknown_framing"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -47,6 +49,26 @@ def test_readme_example_runs(tmp_path: Path) -> None:
         (8.0, None, False),
         (None, None, True),
     ]
+
+
+def test_shell_lines_of_the_docs_run(tmp_path: Path) -> None:
+    """The shell lines on the pages of docs/ run in order beside a worker; `worker` itself runs until it is stopped."""
+    cli = Cli(tmp_path)
+    (tmp_path / "groups").mkdir()
+    shutil.copy(ROOT / "agents" / "demo" / "plane.avsc", tmp_path / "groups")
+    cli.run("apply", "groups")
+    with cli.running("dev", until="reading plane"):
+        # The lines name the dead letter of offset 17, so there must be one.
+        cli.produce("plane", *[b"not an event"] * 18)
+        while sum(row["lag"] for row in cli.json("status")):
+            pass
+        lines = [line for page in PAGES[1:] for block in blocks(page, "bash") for line in block.splitlines()]
+        assert len(lines) >= 8
+        for line in lines:
+            program, *args = shlex.split(line, comments=True)
+            assert program == "oomstream"
+            if args != ["worker"]:
+                cli.run(*args)
 
 
 def test_every_setting_is_documented() -> None:
