@@ -24,6 +24,7 @@ from oomstream.schemas.framing import (
     SINGLE_OBJECT_HEADER_BYTES,
     Framing,
     detect,
+    frame,
     parse_tombstone_key,
     tombstone_time_us,
 )
@@ -76,8 +77,8 @@ class _AvroForm:
         self.keeps_bodies = self._resolution.is_same
 
     def columns(self, items: Sequence[bytes]) -> list[Column] | None:
-        records = self._bodies.read_many(items)
-        return None if records is None else self._resolution.columns(records)
+        columns = self._bodies.read_columns(items)
+        return None if columns is None else self._resolution.columns(columns, len(items))
 
     def record(self, item: bytes) -> dict[str, Any]:
         return self._resolution.record(walk(item, self._fields, where=self._where))
@@ -95,6 +96,13 @@ class _Batch:
         self.fingerprints: set[bytes] = set()
         self.fields: set[str] = set()
         self.schema_ids: set[int] = set()
+
+    def wait(self, form: _AvroForm, at: int, body: bytes) -> None:
+        waiting = self.avro.get(form)
+        if waiting is None:
+            waiting = self.avro[form] = ([], [])
+        waiting[0].append(at)
+        waiting[1].append(body)
 
     def reject(self, at: int, error: InvalidEvent) -> None:
         # A new error: the traceback of the raised one keeps alive all that its frames hold, which may be megabytes.
@@ -139,7 +147,7 @@ class Decoder:
         self._retired_names = frozenset(each.name for each in group.retired)
         self._json = JsonForm(group, self._fields)
         self._builder = EventBuilder(group, self._fields, StrictBodies(self._fields), limits)
-        self._by_fingerprint: dict[bytes, _AvroForm | InvalidEvent] = {}
+        self._by_header: dict[bytes, _AvroForm] = {}
         self._by_schema_id: dict[int, _AvroForm | InvalidEvent] = {}
 
     def decode(self, records: Sequence[Record]) -> Decoded:
@@ -152,7 +160,16 @@ class Decoder:
             Every record, as an event or as rejected; nothing is raised for what a record holds.
         """
         batch = _Batch(records)
+        known = self._by_header
+        longest = self._max_bytes
         for at, record in enumerate(records):
+            value = record.value
+            # The common case by the shortest way: a schema that was met before.
+            if value is not None and len(value) <= longest:
+                form = known.get(value[:SINGLE_OBJECT_HEADER_BYTES])
+                if form is not None:
+                    batch.wait(form, at, value[SINGLE_OBJECT_HEADER_BYTES:])
+                    continue
             try:
                 self._sort(batch, at, record)
             except InvalidEvent as exc:
@@ -175,28 +192,19 @@ class Decoder:
             return
         if len(value) > self._max_bytes:
             raise InvalidEvent(Reason.TOO_LARGE, f"{self._where}: the message is longer than {self._max_bytes} bytes")
-        # The common case by the shortest way.
-        form = self._by_fingerprint.get(value[2:SINGLE_OBJECT_HEADER_BYTES]) if value[:2] == b"\xc3\x01" else None
-        body = value[SINGLE_OBJECT_HEADER_BYTES:]
-        if form is None:
-            framed = detect(value, where=self._where)
-            if framed.framing is Framing.JSON:
-                batch.json[0].append(at)
-                batch.json[1].append(value)
-                return
-            body = framed.body
-            if framed.framing is Framing.SINGLE_OBJECT:
-                form = self._form_of_fingerprint(batch, framed.fingerprint)
-            else:
-                form = self._form_of_schema_id(batch, framed.schema_id)
+        framed = detect(value, where=self._where)
+        if framed.framing is Framing.JSON:
+            batch.json[0].append(at)
+            batch.json[1].append(value)
+            return
+        if framed.framing is Framing.SINGLE_OBJECT:
+            form = self._form_of_fingerprint(batch, framed.fingerprint)
+        else:
+            form = self._form_of_schema_id(batch, framed.schema_id)
         if isinstance(form, InvalidEvent):
             batch.reject(at, form)
-            return
-        waiting = batch.avro.get(form)
-        if waiting is None:
-            waiting = batch.avro[form] = ([], [])
-        waiting[0].append(at)
-        waiting[1].append(body)
+        else:
+            batch.wait(form, at, framed.body)
 
     def _form_of_fingerprint(self, batch: _Batch, fingerprint: bytes) -> _AvroForm | InvalidEvent:
         writer = self._writers.get(fingerprint)
@@ -205,7 +213,9 @@ class Decoder:
             raise InvalidEvent(
                 Reason.UNKNOWN_FINGERPRINT, f"{self._where}: no definition has the fingerprint {fingerprint.hex()}"
             )
-        form = self._by_fingerprint[fingerprint] = self._form(writer.schema)
+        form = self._form(writer.schema)
+        if isinstance(form, _AvroForm):
+            self._by_header[frame(fingerprint, b"")] = form
         return form
 
     def _form_of_schema_id(self, batch: _Batch, schema_id: int) -> _AvroForm | InvalidEvent:
@@ -279,6 +289,10 @@ class Decoder:
 def _chunks(items: Sequence[bytes]) -> Iterator[slice]:
     """Slices of a few hundred items and few bytes each, or of a single item."""
     start = size = 0
+    if items and max(map(len, items)) * _CHUNK_RECORDS <= _CHUNK_BYTES:
+        for start in range(0, len(items), _CHUNK_RECORDS):
+            yield slice(start, start + _CHUNK_RECORDS)
+        return
     for at, item in enumerate(items):
         if at > start and (at - start == _CHUNK_RECORDS or size + len(item) > _CHUNK_BYTES):
             yield slice(start, at)

@@ -122,13 +122,12 @@ def bare_type(kind: ValueType, names: dict[ValueType, str]) -> Any:
     return kind.kind.value
 
 
-def bare_record(fields: tuple[RecordField, ...], *, end: str | None = None, end_bytes: int = 8) -> dict[str, Any]:
+def bare_record(fields: tuple[RecordField, ...], *more: dict[str, Any]) -> dict[str, Any]:
     """A record schema of the same bytes with no logical types, names or defaults of its own.
 
     Args:
         fields: The fields, in order.
-        end: Name of an extra `fixed` field after the others; None for none.
-        end_bytes: Size of that field.
+        *more: Avro fields after them.
     """
     names: dict[ValueType, str] = {}
     declared = []
@@ -137,9 +136,7 @@ def bare_record(fields: tuple[RecordField, ...], *, end: str | None = None, end_
         if each.nullable:
             bare = [bare, "null"] if each.null_index else ["null", bare]
         declared.append({"name": each.name, "type": bare})
-    if end is not None:
-        declared.append({"name": end, "type": {"type": "fixed", "name": "end", "size": end_bytes}})
-    return {"type": "record", "name": "r", "fields": declared}
+    return {"type": "record", "name": "r", "fields": [*declared, *more]}
 
 
 class _TypeReader:

@@ -10,9 +10,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import itemgetter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from oomstream.schemas.columns import Column, judge_of
@@ -82,26 +80,26 @@ class Resolution:
         # Fields that the reader drops, or of which it takes more than the writer's type holds, must be valid as well.
         read = {each.name for each in reader} - self._converts.keys()
         self._also_judged = [
-            (itemgetter(each.name), judge)
-            for each in writer
-            if each.name not in read and (judge := judge_of(each)) is not None
+            (each.name, judge) for each in writer if each.name not in read and (judge := judge_of(each)) is not None
         ]
-        names = [each.name for each in reader if each.name in by_name]
-        self._pick = _pick(names)
-        self._picked = {name: at for at, name in enumerate(names)}
 
-    def columns(self, records: Sequence[dict[str, Any]]) -> list[Column] | None:
-        """One column per reader's field, in avro form; None if any value is in doubt."""
-        if not all(judge(list(map(pick, records))) for pick, judge in self._also_judged):
+    def columns(self, written: Mapping[str, Column], count: int) -> list[Column] | None:
+        """One column per reader's field, in avro form; None if any value is in doubt.
+
+        Args:
+            written: The writer's columns by field, in avro form.
+            count: How many records they are of.
+        """
+        if not all(judge(written[name]) for name, judge in self._also_judged):
             return None
-        picked = list(zip(*map(self._pick, records), strict=True))
+        if any(None in written[name] for name in self._may_be_null):
+            return None
         columns: list[Column] = []
         for field in self._reader:
-            at = self._picked.get(field.name)
-            if at is None:
-                columns.append(list(repeat(self._defaults[field.name], len(records))))
+            if field.name in self._defaults:
+                columns.append([self._defaults[field.name]] * count)
                 continue
-            column: Column = picked[at]
+            column = written[field.name]
             convert = self._converts.get(field.name)
             if convert is not None:
                 try:
@@ -109,8 +107,6 @@ class Resolution:
                 except InvalidEvent:
                     return None
             columns.append(column)
-        if any(None in picked[self._picked[name]] for name in self._may_be_null):
-            return None
         return columns
 
     def record(self, written: dict[str, Any]) -> dict[str, Any]:
@@ -255,12 +251,3 @@ _PROMOTIONS: dict[tuple[Kind, Kind], Convert] = {
     (Kind.STRING, Kind.BYTES): _text_to_bytes,
     (Kind.BYTES, Kind.STRING): _bytes_to_text,
 }
-
-
-def _pick(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    if len(names) > 1:
-        return itemgetter(*names)
-    if names:
-        only = names[0]
-        return lambda record: (record[only],)
-    return lambda record: ()

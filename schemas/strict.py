@@ -1,9 +1,10 @@
 """Avro bodies of one record schema, many at a time: read only if beyond doubt, written canonically.
 
-fastavro is fast but accepts too much (a boolean byte 7, a negative union index, trailing bytes). So a body read here
-counts only if writing what was read gives the same bytes again. Many bodies are joined into one Avro array, each
-followed by a mark; as the mark occurs only where a body ends, and every record read ends with it, each record took
-exactly the bytes of its own body. What remains in doubt is for `walker` to judge, one body at a time.
+fastavro is fast but accepts too much (a boolean byte 7, a negative union index, trailing bytes). So bodies that were
+read here count only if they are as long as the canonical ones (see `exact_size`) or, where that does not tell, if
+writing what was read gives the same bytes again. Many bodies are joined into one Avro array, each followed by a mark;
+as the mark occurs only where a body ends, and every record read ends with it, each record took exactly the bytes of its
+own body. What remains in doubt is for `walker` to judge, one body at a time.
 
 Source:
     Apache Avro 1.12 specification, "Binary Encoding"; the faults of fastavro 1.13 are in docs/decisions.md.
@@ -18,14 +19,16 @@ from typing import Any
 
 import fastavro
 
+from oomstream.schemas.columns import Column
+from oomstream.schemas.exact_size import FieldSize, can_measure, readable_record
 from oomstream.schemas.layout import RecordField, bare_record
 
 Record = dict[str, Any]
 
 # Not legal in UTF-8, and no proper prefix of it is a suffix, so that occurrences cannot overlap and can be counted.
 _END = b"\xf9oomend\xff"
-_END_FIELD = ""  # no field of a schema that was read has an empty name
-_end_of = itemgetter(_END_FIELD)
+_END_NAME = ""  # no field of a schema that was read has an empty name
+_END_FIELD = {"name": _END_NAME, "type": {"type": "fixed", "name": "end", "size": len(_END)}}
 
 
 class StrictBodies:
@@ -38,27 +41,61 @@ class StrictBodies:
             fields: Its fields, as `layout` read them.
         """
         self._one = fastavro.parse_schema(bare_record(fields))
-        marked = bare_record(fields, end=_END_FIELD, end_bytes=len(_END))
-        self._many = fastavro.parse_schema({"type": "array", "items": marked})
+        self._many = _array_of(bare_record(fields, _END_FIELD))
+        self._names = [each.name for each in fields]
+        self._row = itemgetter(*self._names, _END_NAME)
+        self._sizes = [FieldSize(each) for each in fields] if can_measure(fields) else []
+        self._readable = _array_of(readable_record(fields, _END_FIELD)) if self._sizes else None
 
-    def read_many(self, bodies: Sequence[bytes]) -> list[Record] | None:
-        """Records in avro form, each with one entry more than the schema has fields; None if any body is in doubt.
+    def read_columns(self, bodies: Sequence[bytes]) -> dict[str, Column] | None:
+        """One column per field, by name, in avro form; None if any body is in doubt.
 
         Beyond doubt are only canonical bodies: the structure is right, but values are not checked.
+
+        Args:
+            bodies: One or more.
         """
         stream = b"".join((_varint(len(bodies)), _END.join(bodies), _END, b"\0"))
         if stream.count(_END) != len(bodies):
             return None
+        if self._readable is not None:
+            measured = self._measured(stream, sum(map(len, bodies)))
+            if measured is not None:
+                return measured
+        return self._written_again(stream)
+
+    def _measured(self, stream: bytes, size: int) -> dict[str, Column] | None:
+        records = _read(stream, self._readable)
+        columns = self._columns(records)
+        if columns is None:
+            return None
+        found: dict[str, Column] = {}
+        for field, column in zip(self._sizes, columns, strict=True):
+            sized = field.avro(column)
+            if sized is None:
+                return None
+            size -= sized[0]
+            found[field.name] = sized[1]
+        return None if size else found
+
+    def _written_again(self, stream: bytes) -> dict[str, Column] | None:
+        records = _read(stream, self._many)
+        columns = self._columns(records)
+        if columns is None:
+            return None
+        again = BytesIO()
         try:
-            records: Any = fastavro.schemaless_reader(BytesIO(stream), self._many, None)
-            again = BytesIO()
             fastavro.schemaless_writer(again, self._many, records)
         except Exception:  # fastavro raises whatever it meets, and the walker will say what is wrong
             return None
-        if again.getvalue() != stream or set(map(_end_of, records)) != {_END}:
+        return dict(zip(self._names, columns, strict=True)) if again.getvalue() == stream else None
+
+    def _columns(self, records: Any) -> list[Column] | None:
+        """Columns of records that each end with the mark, without the marks."""
+        if records is None:
             return None
-        found: list[Record] = records
-        return found
+        columns: list[Column] = list(zip(*map(self._row, records), strict=True))
+        return columns if set(columns.pop()) == {_END} else None
 
     def write_many(self, records: Sequence[Record]) -> list[bytes]:
         """Canonical bodies of records in avro form.
@@ -66,7 +103,7 @@ class StrictBodies:
         Args:
             records: One or more; values are checked already.
         """
-        marked = [{**record, _END_FIELD: _END} for record in records]
+        marked = [{**record, _END_NAME: _END} for record in records]
         out = BytesIO()
         fastavro.schemaless_writer(out, self._many, marked)
         bodies = out.getvalue()[len(_varint(len(records))) :].split(_END)
@@ -86,6 +123,18 @@ class StrictBodies:
         record: Any = fastavro.schemaless_reader(BytesIO(body), self._one, None)
         found: Record = record
         return found
+
+
+def _array_of(record: dict[str, Any]) -> Any:
+    return fastavro.parse_schema({"type": "array", "items": record})
+
+
+def _read(stream: bytes, schema: Any) -> Any:
+    """What fastavro reads, or None where it raises something; what is wrong is for the walker to say."""
+    try:
+        return fastavro.schemaless_reader(BytesIO(stream), schema, None)
+    except Exception:  # it raises whatever it meets
+        return None
 
 
 def _varint(count: int) -> bytes:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 
+from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.events import RawRecord
 from tests.unit.schemas.definitions import NOW_MS, field, message, registered, schema
@@ -26,6 +27,15 @@ GROUP = registered(
         field("longs", {"type": "array", "items": "long"}, default=[]),
         field("prices", {"type": "array", "items": DECIMAL}, default=[]),
         field("raw", "bytes", default=""),
+    )
+)
+FLAT = registered(
+    schema(
+        field("text", ["null", "string"]),
+        field("raw", ["bytes", "null"]),
+        field("flag", ["null", "boolean"]),
+        field("word", {"type": "enum", "name": "word_enum", "symbols": ["a", "b"]}, default="a"),
+        field("number", ["null", "long"]),
     )
 )
 WHOLE = message(GROUP)
@@ -116,11 +126,22 @@ def registry_bombs() -> dict[int, object]:
     }
 
 
-def fuzz(seed: int) -> Iterator[bytes]:
-    """Damaged and random messages."""
+def flat_bombs() -> Iterator[bytes]:
+    """Sizes and union branches far beyond the message, in a group without arrays."""
+    head = message(FLAT)[:-5]
+    for index in (*range(-70, 0), *range(2, 70), 1 << 40, -(1 << 63)):
+        for before in (b"", b"\0", b"\0\2", b"\0\2\0\0"):
+            yield head + before + varint(index) + b"\0" * 100
+    for size in (1 << 30, (1 << 62) + 1, -1, -(1 << 63)):
+        yield head + b"\2" + varint(size) + b"x" * (MIB - 200)
+        yield head + b"\0\0" + varint(size) + b"x" * (MIB - 200)
+
+
+def fuzz(seed: int, group: RegisteredGroup, **values: object) -> Iterator[bytes]:
+    """Damaged messages."""
     chance = random.Random(seed)
-    whole = message(GROUP, flags=[True], texts=["a", "bc"], longs=[1, -(1 << 62)], raw=b"xyz")
-    for _ in range(30_000):
+    whole = message(group, **values)
+    for _ in range(15_000):
         damaged = bytearray(whole)
         for _ in range(chance.randrange(1, 6)):
             at = chance.randrange(10, len(damaged))
@@ -131,18 +152,23 @@ def fuzz(seed: int) -> Iterator[bytes]:
 def main(what: str, seed: str = "0") -> None:
     """Decode, and print the growth of the largest resident size."""
     registry = registry_bombs()
-    decoder = Decoder(GROUP, EventLimits(), registry)
+    decoder, flat = Decoder(GROUP, EventLimits(), registry), Decoder(FLAT, EventLimits())
     decoder.decode([RawRecord(0, None, WHOLE, NOW_MS), RawRecord(1, None, b'{"a":1}', NOW_MS)])
+    flat.decode([RawRecord(0, None, message(FLAT), NOW_MS)])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if what == "bombs":
         confluent = [b"\0" + struct.pack(">I", number) + b"\2" * 1000 for number in registry]
         assert not decoder.decode([RawRecord(0, None, each, NOW_MS) for each in confluent]).events
         for bomb in chain(avro_bombs(), json_bombs()):
             decoder.decode([RawRecord(number, None, bomb, NOW_MS) for number in range(2)])
+        for bomb in flat_bombs():
+            assert not flat.decode([RawRecord(number, None, bomb, NOW_MS) for number in range(2)]).events
     else:
-        messages = list(fuzz(int(seed)))
-        for start in range(0, len(messages), 500):
-            decoder.decode([RawRecord(0, None, each, NOW_MS) for each in messages[start : start + 500]])
+        arrays = fuzz(int(seed), GROUP, flags=[True], texts=["a", "bc"], longs=[1, -(1 << 62)], raw=b"xyz")
+        scalars = fuzz(int(seed), FLAT, text="bc", raw=b"xyz", flag=True, word="b", number=-(1 << 62))
+        for one, messages in ((decoder, list(arrays)), (flat, list(scalars))):
+            for start in range(0, len(messages), 500):
+                one.decode([RawRecord(0, None, each, NOW_MS) for each in messages[start : start + 500]])
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
