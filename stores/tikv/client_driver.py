@@ -21,20 +21,21 @@ from oomstream.stores.tikv.connection import Connection
 from oomstream.stores.tikv.deadline import Deadline
 from oomstream.stores.tikv.driver import TikvDriver
 from oomstream.stores.tikv.sizes import AnswerSize, commits
-from oomstream.stores.tikv.transactions import Transactions
-from oomstream.stores.tikv.troubles import Remedy, Trouble, trouble_of
+from oomstream.stores.tikv.transactions import LostCommit, Transactions, Written
+from oomstream.stores.tikv.troubles import LOST_COMMIT, NO_ANSWER, Remedy, Trouble, trouble_of
 
 _T = TypeVar("_T")
 
-_COMMIT_ROWS = 128
-"""Rows of one transaction: few enough that a killed writer locks few, and enough to be fast."""
+_COMMIT_ROWS = 64
+_COMMITS_AT_ONCE = 4
+"""Rows of one transaction and transactions at once: a killed writer leaves no more than 256 rows locked, and more would
+hardly be faster, since handing puts over to the client takes most of the time."""
 
 _COMMIT_BYTES = 1 << 18
 """Bytes of one transaction: with more, the client asks for locks that live longer than 3 s."""
 
-_COMMITS_AT_ONCE = 8
-_ATTEMPTS = 3
-"""One attempt may take this part of a call's deadline: one that hangs leaves time for another through a new client."""
+_ATTEMPTS = 2
+"""One attempt may take this part of a call's deadline: one that hangs leaves time for another, through a new client."""
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 1.0
@@ -54,9 +55,9 @@ class ClientDriver(TikvDriver):
         self._call_timeout_s = call_timeout_s
         self._attempt_timeout_s = call_timeout_s / _ATTEMPTS
         self._connection = Connection(address.pd, self._attempt_timeout_s)
-        self._transactions = Transactions()
-        self._slots = asyncio.Semaphore(_COMMITS_AT_ONCE)
         self._size = AnswerSize()
+        self._transactions = Transactions(self._size)
+        self._slots = asyncio.Semaphore(_COMMITS_AT_ONCE)
 
     async def connect(self) -> None:
         """Connect, and read a key; one attempt."""
@@ -71,22 +72,25 @@ class ClientDriver(TikvDriver):
         await self._connection.close()
 
     async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
-        """Several small transactions at once: read, compare, put what is newer, commit."""
+        """Several small transactions at once: read, compare, put what is newer, commit.
+
+        Rows that a failed attempt has written after all are not counted.
+        """
 
         async def write(piece: Sequence[OnlineRow]) -> int:
-            async def work(transaction: Any) -> int:
+            async def work(transaction: Any) -> Written:
                 return await self._put_newer(transaction, piece, or_equal)
 
-            return await self._call("write", lambda client: self._transactions.run(client, work))
+            return len(await self._call("write", lambda client: self._transactions.run(client, work)))
 
         return sum(await self._in_pieces(rows, write))
 
-    async def _put_newer(self, transaction: Any, rows: Sequence[OnlineRow], or_equal: bool) -> int:
+    async def _put_newer(self, transaction: Any, rows: Sequence[OnlineRow], or_equal: bool) -> Written:
         stored = await snapshots.get_all(transaction.batch_get, [row.key for row in rows], self._size)
-        newer = [row for row in rows if _is_newer(row.value, stored.get(row.key), or_equal)]
+        newer = {key: value for key, value in rows if _is_newer(value, stored.get(key), or_equal)}
         # Each put crosses to a Rust thread and back; all at once is twice as fast as one by one.
-        await asyncio.gather(*[transaction.put(key, value) for key, value in newer])
-        return len(newer)
+        await asyncio.gather(*[transaction.put(key, value) for key, value in newer.items()])
+        return newer
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """One snapshot of now."""
@@ -121,8 +125,9 @@ class ClientDriver(TikvDriver):
         """Several small transactions at once."""
 
         async def remove(piece: Sequence[OnlineRow]) -> None:
-            async def work(transaction: Any) -> None:
+            async def work(transaction: Any) -> Written:
                 await asyncio.gather(*[transaction.delete(row.key) for row in piece])
+                return dict.fromkeys(row.key for row in piece)
 
             await self._call("delete from", lambda client: self._transactions.run(client, work))
 
@@ -182,6 +187,7 @@ class ClientDriver(TikvDriver):
         """
         deadline = Deadline.after(timeout_s or self._call_timeout_s)
         pauses = _pauses()
+        told = NO_ANSWER
         while True:
             client = None
             try:
@@ -189,16 +195,18 @@ class ClientDriver(TikvDriver):
                     client = await self._connection.client(deadline)
                     result = await attempt(client)
             except BaseException as exc:
-                trouble = trouble_of(exc)
+                trouble = LOST_COMMIT if isinstance(exc, LostCommit) else trouble_of(exc)
                 if trouble is None:
                     raise
                 self._connection.failed(client, trouble)
+                # That the time is up says less than what went wrong before.
+                told = told if trouble is NO_ANSWER else trouble
                 attempts = None if attempts is None else attempts - 1
                 pause_s = next(pauses)
                 if trouble.remedy is Remedy.STOP:
                     raise Fatal(self._sentence(what, trouble)) from exc
                 if attempts == 0 or deadline.left_s() <= pause_s:
-                    raise StoreUnavailable(self._sentence(what, trouble)) from exc
+                    raise StoreUnavailable(self._sentence(what, told)) from exc
                 await asyncio.sleep(pause_s)
             else:
                 self._connection.worked(client)

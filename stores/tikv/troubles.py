@@ -48,8 +48,13 @@ _RUNS = "see that TiKV runs and that this machine reaches the address which PD t
 _PD_RUNS = "see that PD runs and that the URL names it"
 _LOGS = "see TiKV's log"
 
-NO_ANSWER = Trouble(Remedy.COUNT, "there was no answer in time", "see that PD and TiKV run and are reachable")
+NO_ANSWER = Trouble(Remedy.RENEW, "there was no answer in time", "see that PD and TiKV run and are reachable")
 """A call that ran into its deadline."""
+
+LOST_COMMIT = Trouble(
+    Remedy.RENEW, "TiKV's client reports commits that write nothing", "see that every region of TiKV has a leader"
+)
+"""A commit that is not there when it is read back."""
 
 UNKNOWN = Trouble(Remedy.COUNT, "TiKV's client failed in a way that oomstream does not know", _LOGS)
 """An error that is not in the table."""
