@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from oomstream.schemas.groups import EventTimeField, Feature, FeatureGroup, KeyF
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryRow
-from tests.oracle import Oracle, OracleEvent
+from tests.oracle import Key, Oracle, OracleEvent
 from tests.unit.query.memory_history import MemoryCut, as_history
 
 LONG, STRING = ValueType(Kind.LONG), ValueType(Kind.STRING)
@@ -38,46 +39,66 @@ ONE_KEY = (KeyField("id", STRING),)
 TWO_KEYS = (KeyField("a", STRING), KeyField("b", LONG))
 KINDS = {1: SourceKind.TOPIC, 2: SourceKind.FILE, 3: SourceKind.PUSH, 4: SourceKind.TOPIC}
 
-single_keys = st.tuples(st.sampled_from(["a", "a ", "A", "é", "e\u0301", "a\0", "\U0001f600", "11"]))
-double_keys = st.tuples(st.sampled_from(["1", "11", ""]), st.sampled_from([1, 11, -1, 1 << 62]))
-times = st.integers(0, 12)
+SINGLE: list[Key] = [("a",), ("a ",), ("A",), ("é",), ("e\u0301",), ("a\0",), ("\U0001f600",), ("11",)]
+DOUBLE: list[Key] = [("1", 11), ("11", 1), ("1", -1), ("11", 1 << 62), ("", 1)]
+
+times = st.integers(0, 9)
+few_or_many = st.sampled_from([1, 1, 2, 3, 8])
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> dict[str, Any]:
     """Groups, events in any order with any identity, labels, options and sizes of tables and ranges."""
-    ttl = draw(st.none() | st.integers(0, 6))
-    events: list[OracleEvent] = []
-    names = {"single": single_keys, "double": double_keys}
-    few = draw(st.booleans())
-    for name, keys in names.items():
-        source_keys = draw(st.lists(keys, min_size=1, max_size=2 if few else 6))
-        for number in range(draw(st.integers(0, 30))):
-            deleted = draw(st.sampled_from([False, False, False, True]))
-            source = draw(st.sampled_from(list(KINDS)))
-            value = None if deleted else draw(st.none() | st.integers(-5, 5))
-            events.append(
-                OracleEvent(
-                    group=name,
-                    key=draw(st.sampled_from(source_keys)),
-                    event_time_us=draw(times),
-                    kind=KINDS[source],
-                    source_id=source,
-                    sequence=number + (1000 if name == "double" else 0),
-                    ingest_time_us=draw(times),
-                    deleted=deleted,
-                    values={} if deleted else {"number": value, "text": f"{name}{number}"},
-                )
-            )
-    labels = draw(st.lists(st.tuples(st.none() | single_keys, st.none() | double_keys, times), max_size=30))
+    pools: dict[str, list[Key]] = {
+        "single": draw(st.permutations(SINGLE))[: draw(few_or_many)],
+        "double": draw(st.permutations(DOUBLE))[: draw(few_or_many)],
+    }
+    place = st.integers(0, 7)
+    drawn = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["single", "single", "double"]),
+                place,
+                times,
+                st.sampled_from(list(KINDS)),
+                times,
+                st.sampled_from([False, False, False, True]),
+                st.none() | st.integers(-5, 5),
+            ),
+            max_size=50,
+        )
+    )
+    events = [
+        OracleEvent(
+            group=name,
+            key=pools[name][at % len(pools[name])],
+            event_time_us=time,
+            kind=KINDS[source],
+            source_id=source,
+            sequence=sequence,
+            ingest_time_us=ingested,
+            deleted=deleted,
+            values={} if deleted else {"number": value, "text": f"{name}{sequence}"},
+        )
+        for sequence, (name, at, time, source, ingested, deleted, value) in enumerate(drawn)
+    ]
+    labels = [
+        (
+            None if one is None else [*pools["single"], ("nobody",)][one % (len(pools["single"]) + 1)],
+            None if two is None else [*pools["double"], ("1", 1)][two % (len(pools["double"]) + 1)],
+            time,
+        )
+        for one, two, time in draw(st.lists(st.tuples(st.none() | place, st.none() | place, times), max_size=30))
+    ]
     return {
-        "ttl": ttl,
+        "ttl": draw(st.none() | st.integers(0, 6)),
         "events": events,
         "labels": labels,
         "as_of": draw(st.none() | times),
         "available": draw(st.booleans()),
         "table_rows": draw(st.integers(1, 8)),
         "range_rows": draw(st.sampled_from([1, 2, 3, 5, 8, 1000])),
+        "pushed": draw(st.sampled_from([0, 1000])),
     }
 
 
@@ -104,17 +125,59 @@ def history_rows(events: list[OracleEvent]) -> list[HistoryRow]:
             event.sequence,
             event.ingest_time_us,
             event.deleted,
-            (None, None) if event.deleted else (event.values["number"], event.values["text"]),
+            # A feature added with a default has it in old rows of every kind, deletes too.
+            (7, "default") if event.deleted else (event.values["number"], event.values["text"]),
         )
         for event in events
     ]
 
 
-@pytest.mark.parametrize("pushed", [0, 1000])
 @settings(deadline=None, max_examples=100)
 @given(case=cases())
-def test_join_equals_the_oracle(pushed: int, case: dict[str, Any]) -> None:
+def test_join_equals_the_oracle(case: dict[str, Any]) -> None:
     """Any history, any labels, ttl, as_of, available, cut into ranges of any size: the oracle's answer, row by row."""
+    check_case(case)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_large_histories_equal_the_oracle(seed: int) -> None:
+    """The same for histories that are cut many times, between entities and inside them."""
+    check_case(large_case(random.Random(seed)))
+
+
+def large_case(draw: random.Random) -> dict[str, Any]:
+    """A history of a few hundred events and as many labels."""
+    span = draw.choice([5, 20, 200])
+    pools: dict[str, list[Key]] = {
+        "single": draw.sample(SINGLE, draw.randint(1, 8)),
+        "double": draw.sample(DOUBLE, draw.randint(1, 5)),
+    }
+    events = []
+    for sequence in range(draw.randint(50, 300)):
+        name, source, deleted = draw.choice(list(pools)), draw.choice(list(KINDS)), draw.random() < 0.2
+        time = draw.randrange(span)
+        ingested = draw.choice([time, draw.randrange(span), sequence])
+        values = {} if deleted else {"number": draw.choice([None, sequence]), "text": f"{name}{sequence}"}
+        key = draw.choice(pools[name])
+        events.append(OracleEvent(name, key, time, KINDS[source], source, sequence, ingested, deleted, values))
+    labels = [
+        (draw.choice([*pools["single"], None]), draw.choice([*pools["double"], ("2", 2)]), draw.randrange(span + 2))
+        for _ in range(draw.randint(50, 200))
+    ]
+    return {
+        "ttl": draw.choice([None, None, span // 3]),
+        "events": events,
+        "labels": labels,
+        "as_of": draw.choice([None, None, span // 2]),
+        "available": draw.random() < 0.5,
+        "table_rows": draw.choice([1, 3, 10, 100]),
+        "range_rows": draw.choice([1, 4, 10, 30]),
+        "pushed": draw.choice([0, 1000]),
+    }
+
+
+def check_case(case: dict[str, Any]) -> None:
+    """Build the training set of a case and compare it with the oracle's."""
     groups = {
         "single": make_group("single", ONE_KEY, ttl_us=case["ttl"]),
         "double": make_group("double", TWO_KEYS, entity="pair"),
@@ -129,7 +192,7 @@ def test_join_equals_the_oracle(pushed: int, case: dict[str, Any]) -> None:
         range_rows=case["range_rows"],
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("oomstream.query.training.MAX_PUSHED_KEYS", pushed)
+        patch.setattr("oomstream.query.training.MAX_PUSHED_KEYS", case["pushed"])
         made = asyncio.run(build_training_set(as_history(cut), label_table(case["labels"]), request)).to_arrow()
     assert made.column("row").to_pylist() == list(range(len(case["labels"])))
     for name, place, ttl in (("single", 0, case["ttl"]), ("double", 1, None)):
