@@ -188,8 +188,8 @@ class Dialect(ABC):
         return nullcontext()
 
     @abstractmethod
-    def default_text(self, value: str | bytes) -> str | None:
-        """Text or bytes as a column's default in DDL; None where reading must fill it in, for want of one.
+    def default_text(self, value: bool | int | float | str | bytes) -> str | None:
+        """A plain value as a column's default in DDL; None where reading must fill it in, for want of one.
 
         Raises:
             InvalidDefinition: The engine has no way to write it.

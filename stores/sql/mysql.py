@@ -32,7 +32,7 @@ from oomstream.stores.settings import Settings
 from oomstream.stores.sql.dialects import CutPlace, Dialect, InsertText, OnlineReader
 from oomstream.stores.sql.mysql_connection import Connection, Flavour, ServerAddress, SessionLimits, connect
 from oomstream.stores.sql.mysql_errors import error_code, mysql_error
-from oomstream.stores.sql.text import quote_name
+from oomstream.stores.sql.text import literal, quote_name
 from oomstream.stores.urls import StoreUrl
 
 MAX_IDLE_TRANSACTION_S = 10
@@ -232,9 +232,14 @@ class MysqlDialect(Dialect):
             with suppress(SQLAlchemyError):
                 await connection.execute(sa.select(sa.func.release_lock(name)))
 
-    def default_text(self, value: str | bytes) -> str | None:
-        """None: TiDB and MySQL give columns of any length no defaults."""
-        return None
+    def default_text(self, value: bool | int | float | str | bytes) -> str | None:
+        """A number in quotes (SQLAlchemy takes anything else for an expression, which TiDB does not allow).
+
+        None for text and bytes: TiDB and MySQL give columns of any length no defaults.
+        """
+        if isinstance(value, str | bytes):
+            return None
+        return f"'{value!r}'" if isinstance(value, float) else f"'{literal(value)}'"
 
     def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:
         """What the error's number means."""

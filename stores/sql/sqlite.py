@@ -214,9 +214,11 @@ class SqliteDialect(Dialect):
             f"WHERE excluded.{version} {comparison} {table}.{version}"
         )
 
-    def default_text(self, value: str | bytes) -> str:
-        """A string literal: in SQLite only the quotation mark has a meaning, and NUL would end the statement."""
-        if isinstance(value, bytes):
+    def default_text(self, value: bool | int | float | str | bytes) -> str:
+        """A literal; in text only the quotation mark has a meaning to SQLite, and NUL would end the statement."""
+        if isinstance(value, float):
+            return repr(value)
+        if not isinstance(value, str):
             return literal(value)
         if "\0" in value:
             raise InvalidDefinition("a default that holds a NUL character cannot be a column's default in SQLite")

@@ -17,7 +17,7 @@ from oomstream.schemas.groups import Feature, FeatureGroup
 from oomstream.schemas.types import Kind
 from oomstream.stores.base import HistoryRow
 from oomstream.stores.sql.dialects import Dialect, InsertText
-from oomstream.stores.sql.text import literal, quote_name
+from oomstream.stores.sql.text import quote_name
 
 _BIG = sa.BigInteger
 
@@ -139,17 +139,13 @@ class HistoryTable:
         """The column of a feature; its default also fills old rows when the column is added."""
         default = None
         if feature.has_default and feature.default is not None:
-            default = self._default_text(feature)
+            value = feature.default
+            is_float = feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}
+            default = self.dialect.default_text(float(value) if is_float else value)
             if default is None:
                 self.filled[feature.name] = feature.default
         words = None if default is None else sa.text(default)
         return sa.Column(feature.name, self.dialect.value_type(feature.type), nullable=True, server_default=words)
-
-    def _default_text(self, feature: Feature) -> str | None:
-        value = feature.default
-        if feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}:
-            return repr(float(value))
-        return self.dialect.default_text(value) if isinstance(value, str | bytes) else literal(value)
 
     def quoted(self, name: str) -> str:
         """A column or table name as SQL text."""
