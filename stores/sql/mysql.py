@@ -42,6 +42,7 @@ within `MAX_IDLE_TRANSACTION_S` of its last statement; the rest is for carrying 
 
 _CONNECT_TIMEOUT_S = 10.0
 _IDLE_CONNECTION_S = 300.0
+_LOCK_WAIT_PAST_IDLE_S = 2
 _ROWS_PER_STATEMENT = 2_000
 _BYTES_PER_STATEMENT = 4 << 20
 """Of text and bytes, before escaping, which at most doubles them: MariaDB takes statements of 16 MiB by default."""
@@ -87,7 +88,7 @@ class MysqlDialect(Dialect):
         self.limits = SessionLimits(
             connect_s=min(_CONNECT_TIMEOUT_S, call_timeout_s),
             idle_s=idle_s,
-            lock_wait_s=idle_s + 5,
+            lock_wait_s=idle_s + _LOCK_WAIT_PAST_IDLE_S,
             ddl_wait_s=max(1, int(call_timeout_s)),
         )
 

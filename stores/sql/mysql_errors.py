@@ -72,7 +72,7 @@ _DOWN = {
     9003: "TiKV is busy",
     9004: "too many transactions wait for the same row",
     9005: "a region of TiKV is not available",
-    9006: "the versions needed were removed by garbage collection: raise tidb_gc_life_time (10 minutes by default)",
+    9006: "garbage collection has removed what the read needs: raise tidb_gc_life_time (10 minutes by default)",
     9008: "too many transactions wait for the same row",
 }
 """Nothing was done, or it is unknown: try again later."""
@@ -151,7 +151,7 @@ def _why_unreachable(exc: BaseException) -> str | None:
             case ssl.SSLCertVerificationError():
                 return f"its TLS certificate is not valid for this host: {cause.verify_message}"
             case ssl.SSLError():
-                return f"TLS failed: {cause.reason}"
+                return f"TLS failed: {cause.args[-1]}"
             case TimeoutError():
                 return "no answer in time"
             case ConnectionRefusedError():

@@ -3,8 +3,8 @@
 On TiDB every page is read by ConnectorX, on a connection of its own that begins a transaction as of the cut's
 timestamp; measured, that is three times as fast as aiomysql. A transaction of ours as of the same timestamp stays open
 beside it: it reads what is small, shows that the server is there before ConnectorX is asked (which waits 30 s for one
-that is not), and keeps garbage collection away for up to an hour. MySQL and MariaDB have no way to share a snapshot:
-there all pages are read by aiomysql in one transaction.
+that is not), and keeps garbage collection away, for a day (tidb_gc_max_wait_time). MySQL and MariaDB have no way to
+share a snapshot: there all pages are read by aiomysql in one transaction.
 """
 
 from __future__ import annotations
