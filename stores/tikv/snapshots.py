@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from oomstream.schemas.online_value import OnlineRow
@@ -29,14 +29,21 @@ _REQUESTS_AT_ONCE = 8
 _PHYSICAL_SHIFT = 18
 """A timestamp is milliseconds, then 18 bits of a counter within the millisecond."""
 
-_HEDGE_S = 0.04
+_HEDGE_S = 0.03
 """So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds."""
 
 _GRACE_S = 0.01
-"""How long an answer of an older moment waits for that of a younger one."""
+"""How long an answer of an older moment waits for those of younger ones; or as long as it took itself."""
 
-AGES_MS = (100, 500, 2_500, 12_500)
-"""The older moments: a lock is 3 s old at most, or about 6 s where a row is 1 MiB; and it is some time yet resolved."""
+_ANSWER_S = 0.08
+"""When the search for a younger moment ends; or after five times as long as one answer takes."""
+
+AGES_MS = (60, 250, 1_000, 4_000, 16_000)
+"""The older moments that are tried first. A lock lives for 3 s, or 6 s where a row has 1 MiB, and a little longer."""
+
+_PROBES = 4
+_CLOSE_MS = 20
+"""So close to the lock is near enough."""
 
 
 def earlier(timestamp: int, milliseconds: int) -> int:
@@ -104,40 +111,54 @@ async def scan_at(
 
 
 async def read_youngest(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize) -> OnlineRead:
-    """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
-    now = asyncio.create_task(read_at(client, timestamp, keys, size))
-    reads = {now: 0}
+    """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers.
+
+    The client does not tell when a lock was set, so the moment is searched for: several are tried at once, then
+    several between the youngest that answered and the next that did not.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    grace_s = _GRACE_S
+    reads: dict[_Read, int] = {}
+
+    def read(age_ms: int) -> _Read:
+        task = asyncio.create_task(read_at(client, earlier(timestamp, age_ms), keys, size))
+        reads[task] = age_ms
+        return task
+
     try:
-        await asyncio.wait(reads, timeout=_HEDGE_S)
+        now = read(0)
+        await asyncio.wait({now}, timeout=_HEDGE_S)
         if not now.done():
-            for age in AGES_MS:
-                reads[asyncio.create_task(read_at(client, earlier(timestamp, age), keys, size))] = age
-        chosen = await _youngest(reads)
+            for age_ms in AGES_MS:
+                read(age_ms)
+            tried = clock()
+            await _any_answer(reads)
+            grace_s = max(_GRACE_S, clock() - tried)
+            await asyncio.wait(reads, timeout=grace_s)
+        chosen = next(iter(_answered(reads)), now)
+        while age_ms := reads[chosen]:
+            hidden = max(age for age in reads.values() if age < age_ms)
+            if age_ms - hidden <= _CLOSE_MS or clock() - began >= max(_ANSWER_S, 5 * grace_s):
+                break
+            step = (age_ms - hidden) // (_PROBES + 1)
+            await asyncio.wait([read(hidden + number * step) for number in range(1, _PROBES + 1)], timeout=grace_s)
+            chosen = _answered(reads)[0]
         found = chosen.result()
-        return OnlineRead([found.get(key) for key in keys], reads[chosen] * 1000)
+        return OnlineRead([found.get(key) for key in keys], age_ms * 1000)
     finally:
-        for read in reads:
-            read.cancel()
+        for task in reads:
+            task.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
 
 
-def _answered(reads: dict[_Read, int]) -> list[_Read]:
-    """Those that have their answer, in their order, which is youngest first."""
-    return [read for read in reads if read.done() and not read.cancelled() and read.exception() is None]
+def _answered(reads: Mapping[_Read, int]) -> list[_Read]:
+    """Those that have their answer, youngest first."""
+    done = [read for read in reads if read.done() and not read.cancelled() and read.exception() is None]
+    return sorted(done, key=reads.__getitem__)
 
 
-async def _youngest(reads: dict[_Read, int]) -> _Read:
-    """The youngest read that is answered, or, if all have failed, the first of all, to raise its error."""
-    waited = False
-    while True:
-        answered = _answered(reads)
-        pending = {read for read in reads if not read.done() and not (answered and reads[read] > reads[answered[0]])}
-        if answered and (waited or not pending):
-            return answered[0]
-        if not pending:
-            return next(iter(reads))
-        if answered:
-            await asyncio.wait(pending, timeout=_GRACE_S)
-            waited = True
-        else:
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+async def _any_answer(reads: Mapping[_Read, int]) -> None:
+    """Wait until one has its answer, or all have failed."""
+    while not _answered(reads) and (pending := {read for read in reads if not read.done()}):
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
