@@ -9,7 +9,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.avsc import fingerprint, group_from_avsc, load_avsc
@@ -57,6 +57,7 @@ def test_defaults_of_a_definition() -> None:
     assert group_from_avsc(schema() | {"name": "com.example.ride"}).name == "ride"
 
 
+@settings(deadline=None)
 @given(any_group())
 def test_a_definition_is_read_back_from_its_schema(any_one: Any) -> None:
     """`FeatureGroup.schema`, as JSON text and back, gives an equal group."""
@@ -406,6 +407,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from(["type", "name", "fields", "keys", "event_time", "entity", "group", "ttl", "namespace"]))
 def test_nothing_but_invalid_definition_is_raised(junk: Any, attribute: str) -> None:
     """Whatever stands in a definition, it is read or refused as one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.avsc import group_from_avsc
@@ -82,6 +82,7 @@ def test_other_texts_are_no_durations(text: str) -> None:
         parse_duration_us(text)
 
 
+@settings(deadline=None)
 @given(st.integers(0, MAX_DURATION_US))
 def test_durations_come_back(duration_us: int) -> None:
     """A duration written as text is the same duration."""

@@ -37,6 +37,7 @@ def slow(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "_together", lambda *_: None)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_values_come_back_from_every_framing(data: st.DataObject) -> None:
     """Any values of any group, encoded, framed in all three ways and decoded, are the same plain values and body."""
@@ -67,6 +68,7 @@ def test_any_values_come_back_from_every_framing(data: st.DataObject) -> None:
         )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_codec_path_agrees(data: st.DataObject) -> None:
     """Plain values encode to the same body that reads back as them, and python values survive the whole way."""
@@ -85,6 +87,7 @@ def test_every_codec_path_agrees(data: st.DataObject) -> None:
         assert written[feature.name] == plain_zero(feature.type, values[feature.name])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_tombstone_key_comes_back(data: st.DataObject) -> None:
     """The message key of any entity is read back as the same entity by a tombstone."""
@@ -114,7 +117,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     return whole
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damage_is_rejected_or_is_another_valid_event(data: st.DataObject) -> None:
     """A damaged message never raises, gets one verdict by every way, and its body is that of its values."""
@@ -143,7 +146,7 @@ def test_damage_is_rejected_or_is_another_valid_event(data: st.DataObject) -> No
         assert codec.read(fingerprint, event.body) == event.values
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_older_events_get_one_verdict_too(data: st.DataObject) -> None:
     """Events of an older definition, whole or damaged, are the same events by the fast and by the slow way."""
@@ -179,7 +182,7 @@ def test_older_events_get_one_verdict_too(data: st.DataObject) -> None:
         assert BodyCodec(group).encode(event.key, event.event_time_us, event.values) == event.body
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_without_arrays_and_decimals_a_body_is_accepted_only_as_it_is(data: st.DataObject) -> None:
     """Where Avro has one encoding per value, whatever is accepted is kept byte for byte (but for negative zero)."""
@@ -191,7 +194,7 @@ def test_without_arrays_and_decimals_a_body_is_accepted_only_as_it_is(data: st.D
         assert event.body == broken[10:]
 
 
-SIMPLE = {
+SIMPLE: dict[str, Any] = {
     "type": "record",
     "name": "simple",
     "entity": "thing",
@@ -220,7 +223,31 @@ SIMPLE_EVENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@pytest.mark.parametrize("kinds", [[], [{"type": "array", "items": "long"}, {"type": "array", "items": "string"}]])
+def test_every_change_of_one_byte(kinds: list[Any]) -> None:
+    """Each of the 255 other values of each byte of a message, and each shorter message, gets the right verdict."""
+    arrays = [{"name": f"a{number}", "type": kind} for number, kind in enumerate(kinds)]
+    group = registered({**SIMPLE, "fields": [*SIMPLE["fields"], *arrays]})
+    codec = BodyCodec(group)
+    values = {"k": "né", "at": NOW_MS * 1000, "flag": True, "small": -70, "big": 1 << 61, "word": "b", "raw": b"\0\xff"}
+    values |= {each["name"]: [] if each["name"] == "a0" else ["x", "yz"] for each in arrays}
+    whole = frame(group.group.fingerprint, codec.encode_python(values).body)
+    messages = [whole[:at] + bytes([byte]) + whole[at + 1 :] for at in range(10, len(whole)) for byte in range(256)] + [
+        whole[:at] for at in range(len(whole))
+    ]
+    decoder = Decoder(group, EventLimits())
+    together = decoder.decode(records_of(messages))
+    with pytest.MonkeyPatch.context() as patch:
+        slow(decoder, patch)
+        assert outline(decoder.decode(records_of(messages))) == outline(together)
+    assert len(together.events) > len(whole)
+    for event in together.events:
+        assert codec.encode(event.key, event.event_time_us, event.values) == event.body
+        if not arrays:
+            assert event.body == messages[event.sequence][10:]
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_json_is_rejected_or_agrees_with_the_slow_way(data: st.DataObject) -> None:
     """A damaged JSON message never raises, and the fast and the slow way give the same verdict."""
@@ -249,6 +276,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["k", "at", "flag", "small", "big", "word", "raw", "x"]), JUNK))
 def test_any_json_object_is_an_event_or_rejected(found: dict[str, Any]) -> None:
     """No JSON object raises, whatever its values are (NaN and integers of any size included)."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.avsc import group_from_avsc
@@ -66,6 +66,7 @@ def test_two_new_groups_of_one_entity_register_it_once() -> None:
     assert [each.new.name for each in plan.groups] == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(any_group())
 def test_the_same_definition_again_changes_nothing(any_one: AnyGroup) -> None:
     """A definition that is registered gives an empty plan, for any group."""
@@ -290,6 +291,7 @@ def test_an_entity_registered_without_groups_takes_the_first_groups_keys() -> No
     assert len(plan.groups) == 1
 
 
+@settings(deadline=None)
 @given(any_group(), any_group())
 def test_any_two_definitions_give_a_plan_or_a_refusal(before: AnyGroup, after: AnyGroup) -> None:
     """Whatever changes, the result is a plan whose group carries all features there ever were, or a refusal."""
@@ -303,6 +305,7 @@ def test_any_two_definitions_give_a_plan_or_a_refusal(before: AnyGroup, after: A
         assert each.changes
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_chain_of_changes_keeps_every_name(data: st.DataObject) -> None:
     """Over any chain of adding, retiring and reviving, ids stay with names and no name is lost."""

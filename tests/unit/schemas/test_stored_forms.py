@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.errors import InvalidEvent, InvalidKey
@@ -53,6 +53,7 @@ def order_of(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(part.encode() if isinstance(part, str) else part for part in key)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(PARTS), min_size=1, max_size=3).flatmap(
         lambda chosen: st.tuples(
@@ -133,6 +134,7 @@ VERSIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_packed_versions_sort_as_versions(one: Version, two: Version) -> None:
     """Packed versions compare as versions do, and come back."""
@@ -153,6 +155,7 @@ def test_the_order_of_versions() -> None:
     assert sorted(ordered) == ordered
 
 
+@settings(deadline=None)
 @given(VERSIONS, st.integers(-(1 << 63), (1 << 63) - 1), st.binary(min_size=8, max_size=8), st.booleans(), st.binary())
 def test_online_values_come_back(
     version: Version, ingest_time_us: int, fingerprint: bytes, deleted: bool, body: bytes

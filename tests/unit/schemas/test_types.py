@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.decimals import decimal_text, unscaled_from_decimal, unscaled_from_text
@@ -47,6 +47,7 @@ DOUBLES = ValueType(Kind.ARRAY, item=DOUBLE)
 INTS = ValueType(Kind.ARRAY, item=INT)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_forms_are_inverse(data: st.DataObject) -> None:
     """A value of any type goes from python or JSON to avro, plain and back to the same python value."""
@@ -178,6 +179,7 @@ def test_decimals_are_exact(value: str, plain: str) -> None:
     assert DECIMAL.python_from_plain(plain) == Decimal(value)
 
 
+@settings(deadline=None)
 @given(st.decimals(allow_nan=False, allow_infinity=False), st.integers(1, 38), st.data())
 def test_any_decimal_is_exact_or_refused(value: Decimal, precision: int, data: st.DataObject) -> None:
     """Any decimal either comes back equal, or really does not fit."""
@@ -268,6 +270,7 @@ def test_times_of_json_stay_within_the_calendar(kind: ValueType) -> None:
             kind.avro_from_json(text)
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.timezones() | st.none() | st.just(UTC)))
 def test_datetimes_come_back(time: datetime) -> None:
     """Any datetime, naive (= UTC) or in any time zone, is its integer and back."""
