@@ -77,8 +77,9 @@ def ensure_topics(broker: Broker, topics: Sequence[Topic], *, timeout_s: float) 
     made = []
     # Dead-letter topics come second: what they must take is asked of the topics themselves.
     for group in ([t for t in missing if not t.letters_of], [t for t in missing if t.letters_of]):
-        made += _create(admin, broker, group, timeout_s)
-    _wait_until_known(admin, broker, made, timeout_s)
+        fresh = _create(admin, broker, group, timeout_s)
+        _wait_until_known(admin, broker, fresh, timeout_s)
+        made += fresh
     return made
 
 

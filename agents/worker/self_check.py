@@ -11,6 +11,7 @@ import inspect
 import faust
 import faust.streams
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import TopicPartitionState
 from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ConsumerRebalanceListener
@@ -35,6 +36,7 @@ _PARAMETERS = {
     (Fetcher, "fetched_records"): ["self", "partitions", "timeout", "max_records"],
     (Fetcher, "_create_fetch_waiter"): ["self"],
     (TopicPartitionState, "seek"): ["self", "position"],
+    (GroupCoordinator, "check_errors"): ["self"],
 }
 """What is overridden or called though it is private, and with which parameters."""
 

@@ -17,7 +17,7 @@ from oomstream.agents.worker.consumer_options import ConsumerOptions
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import PartitionRunner, Pipeline
 from oomstream.agents.worker.transport import COMMIT_S
-from oomstream.agents.worker.watch import Watch, check_incarnations
+from oomstream.agents.worker.watch import Watch, check_incarnations, mind_coordination
 from oomstream.schemas.errors import Fatal, OomstreamError, StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.types import us_from_text
@@ -121,11 +121,12 @@ class Session:
             raise StoreUnavailable(f"broker {self._broker.url} does not describe all topics yet")
         return found
 
-    async def _start(self, watching: Sequence[asyncio.Future[Any]], backoff: Backoff) -> None:
+    async def _start(self, watching: list[asyncio.Future[Any]], backoff: Backoff) -> None:
         """Start Faust, which returns when the first assignment is there."""
         while self._app is None and not any(each.done() for each in watching):
             self._app = app = self._make_app()
             starting = asyncio.ensure_future(app.start())
+            watching.append(asyncio.ensure_future(mind_coordination(app, self._settings.outage_budget_us / 1e6)))
             await asyncio.wait([starting, *watching], return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()

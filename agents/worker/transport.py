@@ -225,6 +225,20 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         state = subscription.assignment.state_value(tp) if subscription and subscription.assignment else None
         return state.position if state is not None and state.has_valid_position else None
 
+    async def coordination_error(self) -> tuple[Exception | None, bool]:
+        """What went wrong in the group since the last call, and whether coordination has ended for good.
+
+        aiokafka stops rejoining after an unexpected answer until somebody has taken the error from it. Its own polls
+        do that; Faust goes round them, and would wait for an assignment for ever.
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        ended = coordinator._coordination_task.done()
+        try:
+            coordinator.check_errors()
+        except KafkaError as exc:
+            return exc, ended
+        return None, ended
+
     async def ends(self) -> dict[TP, int]:
         """End of the log of every assigned partition."""
         held = self.assignment()

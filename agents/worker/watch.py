@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from oomstream.agents.worker.app import WorkerApp, call_consumer
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 INCARNATION_S = 3.0
 STUCK_S = 60.0
+COORDINATION_S = 0.5
+REFUSED = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 BROKER_GONE_S = 10.0
 """How long the embedded broker may be silent: it never comes back as the same incarnation."""
 
@@ -171,6 +175,29 @@ class Watch:
             self._adrift[tp] = self._adrift.get(tp, 0) + 1
         else:
             self._adrift.pop(tp, None)
+
+
+async def mind_coordination(app: WorkerApp, outage_budget_s: float) -> None:
+    """Take coordination errors from aiokafka, which lets it rejoin the group, until cancelled.
+
+    Raises:
+        Fatal: The broker refuses this group or topic, or rejoining has failed for the whole outage budget.
+    """
+    loop = asyncio.get_running_loop()
+    failing_since: float | None = None
+    while True:
+        await asyncio.sleep(COORDINATION_S)
+        try:
+            error, ended = await call_consumer(app, lambda thread: thread.coordination_error(), "worker")
+        except (StoreUnavailable, ConsumerNotStarted):
+            continue
+        if error is None:
+            failing_since = failing_since if app.rebalancing else None
+            continue
+        failing_since = failing_since or loop.time()
+        log.warning("consumer group %s: %s; joining again", app.conf.id, error)
+        if ended or isinstance(error, REFUSED) or loop.time() - failing_since > outage_budget_s:
+            raise Fatal(f"consumer group {app.conf.id!r}: {error}") from error
 
 
 async def check_incarnations(incarnations: Incarnations, expected: Mapping[str, str]) -> None:
