@@ -33,9 +33,9 @@ class AnswerSize:
             seen = answer_bytes / rows
             self._row_bytes = max(1.0, seen, self._row_bytes + (seen - self._row_bytes) / 8)
 
-    def was_too_large(self, rows: int) -> None:
-        """Note that so many rows were too many."""
-        self._row_bytes = max(self._row_bytes, 2 * _AIM_BYTES / rows)
+    def was_too_large(self, rows: int, answer_bytes: int) -> None:
+        """Note that so many rows were too many; at most half as many are asked for next."""
+        self._row_bytes = max(self._row_bytes, answer_bytes / rows, 2 * _AIM_BYTES / rows)
 
 
 def commits(rows: Sequence[OnlineRow], most_rows: int, most_bytes: int) -> Iterator[Sequence[OnlineRow]]:

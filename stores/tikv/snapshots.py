@@ -17,7 +17,7 @@ from typing import Any
 from oomstream.schemas.online_value import OnlineRow
 from oomstream.stores.base import OnlineRead
 from oomstream.stores.tikv.sizes import AnswerSize
-from oomstream.stores.tikv.troubles import Remedy, trouble_of
+from oomstream.stores.tikv.troubles import Remedy, answer_bytes, trouble_of
 
 BatchGet = Callable[[list[bytes]], Awaitable[list[tuple[bytes, bytes]]]]
 """`batch_get` of a snapshot or of a transaction."""
@@ -80,7 +80,7 @@ async def _get_piece(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSiz
         trouble = trouble_of(exc)
         if trouble is None or trouble.remedy is not Remedy.HALVE or len(keys) == 1:
             raise
-        size.was_too_large(len(keys))
+        size.was_too_large(len(keys), answer_bytes(exc))
         return await get_all(batch_get, keys, size)
     size.learn(len(pairs), sum(len(value) for _, value in pairs))
     return dict(pairs)
@@ -100,7 +100,7 @@ async def scan_at(
             trouble = trouble_of(exc)
             if trouble is None or trouble.remedy is not Remedy.HALVE or step == 1:
                 raise
-            size.was_too_large(step)
+            size.was_too_large(step, answer_bytes(exc))
             continue
         size.learn(len(pairs), sum(len(key) + len(value) for key, value in pairs))
         rows += [OnlineRow(key, value) for key, value in pairs]

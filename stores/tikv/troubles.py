@@ -1,12 +1,13 @@
 """What the client's errors mean: one table from their texts to what to do about them.
 
 tikv-client raises bare ``Exception`` whose text is a Rust error, with the keys concerned in it: the texts are matched
-here and never shown. Every one was provoked from a server (tests/faults/test_tikv_troubles.py), except those marked
-[read], which come from the client's source.
+here and never shown. Every one was provoked from a server (tests/unit/stores/tikv/test_troubles.py has them), except
+those marked [read], which are known from the client's source.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ _TABLE: tuple[tuple[str, Trouble], ...] = (
     ("error trying to connect", Trouble(Remedy.COUNT, "TiKV cannot be connected to", _RUNS)),
     ("transport error", Trouble(Remedy.COUNT, "the connection to TiKV broke", _RUNS)),
     ("Timeout expired", Trouble(Remedy.COUNT, "TiKV does not answer", _RUNS)),
+    ("DeadlineExceeded", Trouble(Remedy.COUNT, "TiKV does not answer", _RUNS)),
     ("disk_full: Some", Trouble(Remedy.COUNT, "TiKV's disk is full", "give TiKV more room")),  # [read]
     ("server_is_busy: Some", Trouble(Remedy.COUNT, "TiKV is overloaded", "write less or add TiKV servers")),  # [read]
     ("Region error", Trouble(Remedy.COUNT, "regions of TiKV are moving", _LOGS)),  # [read]
@@ -115,3 +117,9 @@ def trouble_of(error: BaseException) -> Trouble | None:
         return None
     text = str(error)
     return next((trouble for fragment, trouble in _TABLE if fragment in text), UNKNOWN)
+
+
+def answer_bytes(error: BaseException) -> int:
+    """Size of the answer that was refused with `Remedy.HALVE`; 0 if the error does not tell."""
+    found = re.search(r"found (\d+) bytes", str(error))
+    return int(found[1]) if found else 0
