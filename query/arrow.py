@@ -52,3 +52,27 @@ def numbers(count: int) -> Array:
     ones = pa.repeat(pa.scalar(1, pa.int64()), count)
     counted: Array = pc.subtract(pc.cumulative_sum(ones), 1)
     return counted
+
+
+def take(column: Chunked, order: Array) -> Chunked:
+    """Values by row number, null for null; also of text that is longer in all than one Arrow array may be."""
+    try:
+        taken: Chunked = column.take(order)
+    except pa.ArrowInvalid:
+        if column.type not in _WIDE:
+            raise
+        taken = take_in_pieces(column, order)
+    return taken
+
+
+def take_in_pieces(column: Chunked, order: Array, rows: int = 1_000) -> Chunked:
+    """Text or bytes by row number, in arrays of a few rows: of 1 MiB at most each, as events are, they stay small."""
+    # A wide array has room for all of it; the pieces that are taken out of it are short enough to be narrow again.
+    values = one_array(cast(column, _WIDE[column.type]))
+    pieces: Any = [pc.cast(values.take(order.slice(start, rows)), column.type) for start in range(0, len(order), rows)]
+    kind: Any = column.type
+    taken: Chunked = pa.chunked_array(pieces, kind)
+    return taken
+
+
+_WIDE: dict[pa.DataType, pa.DataType] = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}

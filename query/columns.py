@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,8 +33,7 @@ def typed_column(plain: Chunked, kind: ValueType) -> Chunked:
 def _lists(plain: Chunked, kind: ValueType) -> Chunked:
     assert kind.item is not None
     chunks: Any = []
-    for chunk in plain.chunks:
-        texts: list[str | None] = chunk.to_pylist()
+    for texts in _pieces(plain):
         if kind.item.kind not in _READ_ITEM_BY_ITEM:
             # One parse for the whole chunk: a call per value would cost more than the parsing.
             values = orjson.loads(f"[{','.join('null' if text is None else text for text in texts)}]")
@@ -45,6 +44,15 @@ def _lists(plain: Chunked, kind: ValueType) -> Chunked:
     lists: Chunked = pa.chunked_array(chunks, arrow)
     return lists
 
+
+def _pieces(plain: Chunked) -> Iterator[list[str | None]]:
+    """A few rows at a time: as Python objects, vectors take many times the room that they take in Arrow."""
+    for chunk in plain.chunks:
+        for start in range(0, len(chunk), _LISTS_AT_ONCE):
+            yield chunk.slice(start, _LISTS_AT_ONCE).to_pylist()
+
+
+_LISTS_AT_ONCE = 5_000
 
 _READ_ITEM_BY_ITEM = frozenset({Kind.BYTES, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS, Kind.DECIMAL})
 """Kinds whose items stand in JSON in another form than Arrow takes."""

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from oomstream.query.arrow import Chunked, numbers, one_array, pc, table_of
+from oomstream.query.arrow import Chunked, numbers, one_array, pc, table_of, take
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS, Boundary, Range, RangeCutter
 from oomstream.query.version_order import VersionOrder, same_as_next
+from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 
@@ -44,22 +46,36 @@ class Duck:
         self._connection = duckdb.connect(":memory:", config={**_SETTINGS, "temp_directory": self._folder.name})
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
+        # A caller that is cancelled leaves its statement running in a thread: closing stops it and waits for its end.
+        self._running = threading.Lock()
 
     def close(self) -> None:
         """Give back memory and folder."""
-        self._connection.close()
+        self._connection.interrupt()
+        with self._running:
+            self._connection.close()
         self._folder.cleanup()
 
     def query(self, sql: str, **tables: pa.Table) -> pa.Table:
-        """Run a statement over Arrow tables, which it knows by name. No text of users is in a statement."""
-        for name, table in tables.items():
-            self._connection.register(name, table)
-        try:
-            result: pa.Table = self._connection.sql(sql).to_arrow_table()
-            return result
-        finally:
-            for name in tables:
-                self._connection.unregister(name)
+        """Run a statement over Arrow tables, which it knows by name. No text of users is in a statement.
+
+        Raises:
+            StoreUnavailable: Memory or the disk for temporary files is full.
+        """
+        with self._running:
+            try:
+                for name, table in tables.items():
+                    self._connection.register(name, table)
+                result: pa.Table = self._connection.sql(sql).to_arrow_table()
+            except duckdb.Error as exc:
+                raise StoreUnavailable(
+                    f"the training join failed in DuckDB ({type(exc).__name__}; memory {_SETTINGS['memory_limit']}, "
+                    f"temporary files in {self._folder.name})"
+                ) from exc
+            finally:
+                for name in tables:
+                    self._connection.unregister(name)
+        return result
 
 
 class GroupJoin:
@@ -198,7 +214,8 @@ class GroupJoin:
         if self._group.ttl_us is not None:
             age = pc.subtract(matched.column("t"), rows.column("_event_time").take(number))
             valid = pc.and_(valid, pc.less_equal(age, self._group.ttl_us))
-        values = rows.select(self._features).take(pc.if_else(valid, number, pa.scalar(None, pa.int64())))
+        place = one_array(pc.if_else(valid, number, pa.scalar(None, pa.int64())))
+        values = table_of({name: take(rows.column(name), place) for name in self._features})
         self._found.append(values.append_column(" row", matched.column("r")))
         self._found_rows += matched.num_rows
         if self._found_rows > 2 * self._rows:
@@ -214,7 +231,7 @@ class GroupJoin:
             self._found_rows = len(order)
         else:
             found = found.drop_columns([" row"])
-        self._found.append(found.take(order))
+        self._found.append(table_of({name: take(found.column(name), order) for name in found.column_names}))
 
 
 def _compare(labels: pa.Table, key: Sequence[Any]) -> tuple[Chunked, Chunked]:

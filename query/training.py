@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -112,7 +112,7 @@ async def build_training_set(history: HistoryStore, labels: Any, request: Traini
     for group, _ in request.by_group():
         if group.category is not Category.STREAM:
             raise InvalidRequest(f"group {group.name!r} is a {group.category} group; only stream groups can be joined")
-    prepared = await asyncio.to_thread(_prepare, labels, request)
+    prepared = await asyncio.to_thread(_prepared, labels, request)
     async with history.cut() as cut:
         if request.as_of_us is not None:
             _check_settled(request.as_of_us, cut.now_us, history)
@@ -135,6 +135,13 @@ def _check_settled(as_of: int, now_us: int, history: HistoryStore) -> None:
             f"as_of {time_from_us(as_of).isoformat()} is not settled in {history.url}, where a transaction may take "
             f"{history.transaction_limit_s:g} s: the newest possible is {time_from_us(newest).isoformat()}"
         )
+
+
+def _prepared(labels: Any, request: TrainingRequest) -> _Prepared:
+    try:
+        return _prepare(labels, request)
+    except pa.ArrowException as exc:  # what no check of ours foresaw, such as 2 GiB of keys in one array
+        raise InvalidLabels(f"labels: a column cannot be read ({type(exc).__name__})") from exc
 
 
 def _prepare(labels: Any, request: TrainingRequest) -> _Prepared:
@@ -214,9 +221,14 @@ async def _scan_into(
             if joining is not None:
                 await joining
             joining = asyncio.create_task(asyncio.to_thread(join.feed, rows))
-    finally:
         if joining is not None:
             await joining
+    finally:
+        if joining is not None:
+            # It ends by itself; of two errors the first one is raised.
+            await asyncio.gather(joining, return_exceptions=True)
+        if isinstance(scan, AsyncGenerator):
+            await scan.aclose()
 
 
 def _pushed_keys(labels: pa.Table, parts: int) -> list[tuple[Plain, ...]] | None:
