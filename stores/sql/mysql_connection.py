@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -193,6 +194,12 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
         if self._writer is not None:
             self._writer.transport.abort()
         self._writer = self._reader = None
+
+    async def ensure_closed(self) -> None:
+        """Say goodbye, if there is still somebody to say it to, and close."""
+        with suppress(OSError):
+            await super().ensure_closed()
+        self.close()
 
     async def _get_server_information(self) -> None:
         await super()._get_server_information()

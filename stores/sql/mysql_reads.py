@@ -72,6 +72,10 @@ class _Transaction:
                 async with asyncio.timeout(calls * self._place.call_timeout_s):
                     return await self._connection.rows(sql)
 
+    async def check(self) -> None:
+        """Find out, within the deadline of one call, whether the server is there: a page's deadline is far longer."""
+        await self.rows("SELECT 1")
+
 
 class _DriverPages(_Pages):
     """Pages through aiomysql in the cut's own transaction."""
@@ -83,6 +87,7 @@ class _DriverPages(_Pages):
 
     async def read(self, sql: str, schema: pa.Schema) -> pa.Table:
         """The rows, turned into columns."""
+        await self._transaction.check()
         rows = await self._transaction.rows(sql, _CALLS_PER_PAGE)
         return await asyncio.to_thread(_table_of_rows, rows, schema)
 
@@ -100,7 +105,7 @@ class _ConnectorXPages(_Pages):
 
     async def read(self, sql: str, schema: pa.Schema) -> pa.Table:
         """The result, in ConnectorX's types at first."""
-        await self._transaction.rows("SELECT 1")
+        await self._transaction.check()
         with _translated(self._place.where):
             async with asyncio.timeout(_CALLS_PER_PAGE * self._place.call_timeout_s):
                 return await asyncio.to_thread(self._read, sql, schema)

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.groups import FeatureGroup
@@ -57,6 +57,7 @@ def _stored(key: Key) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", _KINDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_pages_are_the_filtered_rows_in_order(name: str, data: st.DataObject) -> None:
     """Pages of any size, of all rows or of some entities and times, give each row once, in order of the key."""
