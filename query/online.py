@@ -140,6 +140,7 @@ class _GroupPlan:
         ]
 
     def answer(self, stored: bytes | None, now_us: int) -> _Answer:
+        """What a stored value of this group says at a moment."""
         if stored is None:
             return _NEVER_SEEN
         try:
