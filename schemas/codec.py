@@ -17,11 +17,11 @@ from oomstream.schemas.conversions import to_builtin, us_from_python
 from oomstream.schemas.errors import InvalidEvent, Reason
 from oomstream.schemas.events import MAX_EVENT_BYTES, Plain
 from oomstream.schemas.framing import SINGLE_OBJECT_HEADER_BYTES
-from oomstream.schemas.groups import NO_DEFAULT, Feature, TimeUnit
+from oomstream.schemas.groups import NO_DEFAULT, EventTimeField, Feature
 from oomstream.schemas.keys import check_part, encode_entity
 from oomstream.schemas.layout import read_fields
 from oomstream.schemas.strict import StrictBodies
-from oomstream.schemas.types import MAX_ARRAY_TEXT, MAX_TIME_US, MIN_TIME_US, Kind
+from oomstream.schemas.types import INTEGER_RANGES, MAX_ARRAY_TEXT, MAX_TIME_US, MIN_TIME_US, Kind, ValueType
 
 Read = Callable[[bytes], tuple[Plain, ...]]
 
@@ -69,7 +69,9 @@ class BodyCodec:
             for at, each in enumerate(group.features)
             if not each.type.is_identity or each.type.kind in {Kind.BOOLEAN, Kind.FLOAT, Kind.DOUBLE}
         ]
-        self._inputs = [(each, each.type.avro_from_python, *_default_forms(each)) for each in group.features]
+        self._inputs = [
+            (each, each.type.is_identity, _converter(each.type), *_default_forms(each)) for each in group.features
+        ]
         self._arrays = [at for at, each in enumerate(group.features) if each.type.kind is Kind.ARRAY]
         self._readers: dict[bytes, Read] = {}
 
@@ -171,9 +173,9 @@ class BodyCodec:
                 record[name] = plain
             key = tuple(record.values())
             name = group.event_time.name
-            ticks = record[name] = _ticks(values.get(name), group.event_time.unit)
+            ticks = record[name] = _ticks(values.get(name), group.event_time)
             plains: list[Plain] = []
-            for feature, convert, default, default_plain in self._inputs:
+            for feature, is_plain, convert, default, default_plain in self._inputs:
                 name = feature.name
                 value = values.get(name, _MISSING)
                 if value is _MISSING:
@@ -188,7 +190,7 @@ class BodyCodec:
                     plains.append(None)
                 else:
                     avro = record[name] = convert(value)
-                    plains.append(feature.type.plain_from_avro(avro))
+                    plains.append(avro if is_plain else feature.type.plain_from_avro(avro))
         except InvalidEvent as exc:
             raise InvalidEvent(exc.reason, f"{group.name}.{name} {exc}") from exc
         body = self._bodies.write(record)
@@ -204,6 +206,31 @@ class BodyCodec:
             )
 
 
+def _converter(kind: ValueType) -> Callable[[Any], Any]:
+    """Avro form of a user's value: the common builtin types by a short way, the rest by the type table's."""
+    convert = kind.avro_from_python
+
+    def integer(value: Any) -> Any:
+        return value if type(value) is int and low <= value <= high else convert(value)
+
+    def number(value: Any) -> Any:
+        # Only of a finite number is the difference to itself zero; adding zero takes the sign off -0.0.
+        return value + 0.0 if type(value) is float and value - value == 0.0 else convert(value)
+
+    def text(value: Any) -> Any:
+        return value if type(value) is str and value.isascii() else convert(value)
+
+    match kind.kind:
+        case Kind.INT | Kind.LONG:
+            low, high = INTEGER_RANGES[kind.kind]
+            return integer
+        case Kind.DOUBLE:
+            return number
+        case Kind.STRING:
+            return text
+    return convert
+
+
 def _default_forms(feature: Feature) -> tuple[Any, Any]:
     """Avro and plain form of a feature's default; `NO_DEFAULT` for none."""
     if feature.default is NO_DEFAULT:
@@ -212,15 +239,13 @@ def _default_forms(feature: Feature) -> tuple[Any, Any]:
     return avro, feature.default
 
 
-def _ticks(value: Any, unit: TimeUnit) -> int:
+def _ticks(value: Any, event_time: EventTimeField) -> int:
     """An event time that a user passed in, in the field's unit."""
+    unit = event_time.unit
     if value is None:
         raise InvalidEvent(Reason.MISSING_FIELD, "is missing, but is the event time")
     if isinstance(value, datetime):
-        ticks, rest = divmod(us_from_python(value), unit.microseconds)
-        if rest:
-            raise InvalidEvent(Reason.OUT_OF_RANGE, f"has a part smaller than its unit, {unit.value}")
-        return ticks
+        return event_time.ticks(us_from_python(value))
     value = to_builtin(value)
     if type(value) is not int:
         raise InvalidEvent(Reason.WRONG_TYPE, f"is not a datetime or an integer in {unit.value}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from oomstream.schemas.errors import InvalidEvent, Reason
 from oomstream.schemas.types import ValueType
 
 
@@ -65,6 +66,20 @@ class EventTimeField:
 
     name: str
     unit: TimeUnit
+
+    def ticks(self, time_us: int) -> int:
+        """A time in the field's unit.
+
+        Args:
+            time_us: UTC microseconds.
+
+        Raises:
+            InvalidEvent: It has a part smaller than the unit.
+        """
+        ticks, rest = divmod(time_us, self.unit.microseconds)
+        if rest:
+            raise InvalidEvent(Reason.OUT_OF_RANGE, f"has a part smaller than its unit, {self.unit.value}")
+        return ticks
 
 
 @dataclass(frozen=True, slots=True)

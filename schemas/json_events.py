@@ -20,6 +20,7 @@ from oomstream.schemas.columns import Column
 from oomstream.schemas.errors import InvalidEvent, Reason
 from oomstream.schemas.groups import NO_DEFAULT, FeatureGroup
 from oomstream.schemas.layout import RecordField
+from oomstream.schemas.times import us_from_text
 from oomstream.schemas.types import Kind
 
 MAX_DEPTH = 64
@@ -51,6 +52,7 @@ class JsonForm:
         self._where = group.name
         self._fields = tuple(fields)
         self._keys = frozenset(group.key_names)
+        self._event_time = group.event_time
         self._getters = [
             (each, methodcaller("get", each.name, _MISSING), _AS_IT_IS.get(each.type.kind)) for each in fields
         ]
@@ -97,6 +99,11 @@ class JsonForm:
             if field.name in self._keys:
                 raise InvalidEvent(Reason.KEY_MISSING, "is missing, but is part of the entity key")
             raise InvalidEvent(Reason.MISSING_FIELD, "is missing and has no default")
+        if type(value) is str and field.name == self._event_time.name:
+            # Also where the field is a long with a unit: it is a time, and times may be text.
+            ticks = self._event_time.ticks(us_from_text(value))
+            field.type.check(ticks)
+            return ticks
         return field.type.avro_from_json(value)
 
 

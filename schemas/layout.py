@@ -65,13 +65,14 @@ class RecordField:
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-def read_fields(schema: Any, *, where: str, strict_logical: bool = True) -> tuple[RecordField, ...]:
+def read_fields(schema: Any, *, where: str, foreign: bool = False) -> tuple[RecordField, ...]:
     """Read the fields of a record schema.
 
     Args:
         schema: The schema as JSON data, from anywhere.
         where: What to name in an error, for example ``group plane``.
-        strict_logical: Refuse logical types that are not in the type table, instead of ignoring them as Avro does.
+        foreign: It is not a definition but a writer's schema from elsewhere: logical types that are not in the type
+            table are ignored, as Avro does, and so are defaults.
 
     Raises:
         InvalidDefinition: Not a flat record of the types in the type table; names the field and the rule.
@@ -83,7 +84,7 @@ def read_fields(schema: Any, *, where: str, strict_logical: bool = True) -> tupl
         raise InvalidDefinition(f"{where}: the record has no list of fields")
     if len(fields) > MAX_FIELDS:
         raise InvalidDefinition(f"{where}: the record has {len(fields)} fields, more than {MAX_FIELDS}")
-    reader = _TypeReader(schema, where, strict_logical)
+    reader = _TypeReader(schema, where, foreign)
     seen: set[str] = set()
     found: list[RecordField] = []
     for each in fields:
@@ -142,9 +143,9 @@ def bare_record(fields: tuple[RecordField, ...], *more: dict[str, Any]) -> dict[
 class _TypeReader:
     """Reads the types of one record's fields; remembers the named ones."""
 
-    def __init__(self, schema: dict[str, Any], where: str, strict_logical: bool) -> None:
+    def __init__(self, schema: dict[str, Any], where: str, foreign: bool) -> None:
         self.where = where
-        self.strict_logical = strict_logical
+        self.foreign = foreign
         self.named: dict[str, tuple[ValueType, str]] = {}
         self.record, self.namespace = self._full_name(schema, schema.get("namespace"))
         self.at = where
@@ -165,7 +166,7 @@ class _TypeReader:
             node = node[1 - null_index]
         kind, logical = self.type(node)
         default = NO_DEFAULT
-        if "default" in declared:
+        if "default" in declared and not self.foreign:
             default = self._default(declared["default"], kind, nullable)
         attributes = {key: value for key, value in declared.items() if key not in _ATTRIBUTES_KEPT_APART}
         if isinstance(node, dict) and "unit" in node:
@@ -201,7 +202,7 @@ class _TypeReader:
         if not logical:
             return kind, inherited
         known = _LOGICAL.get((logical, base))
-        if known is None and self.strict_logical:
+        if known is None and not self.foreign:
             raise self._refused(f"has the logical type {logical[:40]!r} on {base[:40]!r}, which is not supported")
         return known or kind, logical
 

@@ -109,16 +109,19 @@ def _refuse_same_names(catalog: Catalog, groups: Sequence[FeatureGroup]) -> None
 
 
 def _refuse_same_topics(groups: Sequence[FeatureGroup]) -> None:
-    owners: dict[str, tuple[str, str]] = {}
+    owners: dict[str, tuple[str, str, str]] = {}
     for group in groups:
         if group.category is not Category.STREAM:
             continue
         for role, topic in (("topic", group.topic), ("dead-letter topic", group.dlq_topic)):
-            other = owners.setdefault(topic, (group.name, role))
+            # Kafka refuses a topic whose name differs from another's only in "." and "_" (they share a metric's name).
+            other = owners.setdefault(topic.replace(".", "_"), (group.name, role, topic))
             if other[0] != group.name:
+                rule = "one topic carries one group"
+                if topic != other[2]:
+                    rule = "Kafka takes names that differ only in '.' and '_' for the same"
                 raise InvalidDefinition(
-                    f"group {group.name}: its {role} {topic!r} is the {other[1]} of group {other[0]}; one topic carries"
-                    " one group"
+                    f"group {group.name}: its {role} {topic!r} is the {other[1]} of group {other[0]}; {rule}"
                 )
 
 

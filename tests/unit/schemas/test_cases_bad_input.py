@@ -295,6 +295,17 @@ def test_case_5_both_ends_of_the_accepted_times() -> None:
     assert [each.event_time_us for each in decoded.events] == [946_684_800_000_000, LATEST_US, LATEST_US]
 
 
+def test_event_times_of_every_unit_may_be_text() -> None:
+    """RFC 3339 text is an event time of every unit; a part smaller than the unit is refused, not rounded."""
+    for unit in ("s", "ms", "us"):
+        definition = schema()
+        definition["fields"][1] = field("at", "long", unit=unit)
+        text = b'{"id":"a","at":"2023-11-14T22:13:20%sZ"}'
+        decoded = decode(registered(definition), text % b"", text % b".000001")
+        assert decoded.events[0].event_time_us == NOW_MS * 1000
+        assert [each.error.reason for each in decoded.rejected] == ([] if unit == "us" else [Reason.OUT_OF_RANGE])
+
+
 def test_case_5_no_timestamp_makes_a_time_that_cannot_be_represented() -> None:
     """Case 5: with a Kafka timestamp of any size, an event time beyond the year 9999 is still refused."""
     decoder = Decoder(RIDE, EventLimits())

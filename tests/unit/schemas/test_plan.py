@@ -252,6 +252,8 @@ def test_a_group_defined_twice_is_refused() -> None:
         ("t", "t", "its topic 't' is the topic of group a"),
         ("t", "t.dlq", "its topic 't.dlq' is the dead-letter topic of group a"),
         ("t.dlq", "t", "its dead-letter topic 't.dlq' is the topic of group a"),
+        ("t.u", "t_u", "its topic 't_u' is the topic of group a; Kafka takes names"),
+        ("t", "t_dlq", "its topic 't_dlq' is the dead-letter topic of group a; Kafka takes names"),
     ],
 )
 def test_one_topic_carries_one_group(first: str, second: str, rule: str) -> None:

@@ -145,6 +145,15 @@ def test_the_same_schema_from_a_registry_keeps_the_body() -> None:
     assert one[1:] == two[1:]
 
 
+def test_defaults_of_a_writers_schema_do_not_matter() -> None:
+    """A default of a registry's schema that no value of the type can be is nobody's business."""
+    writer = schema(field("f", "int", default="x"))
+    body = written(schema(field("f", "int")), f=1)
+    assert (
+        len(decode(registered(schema(field("f", "int"))), frame_confluent(9, body), registry={9: writer}).events) == 1
+    )
+
+
 def test_a_registry_may_be_filled_between_batches() -> None:
     """A schema id that was unknown is known once the caller has added it, without a new decoder."""
     group = registered(schema())
