@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from oomstream.query.online import OnlinePlan
 from oomstream.schemas.catalog import Catalog
-from oomstream.stores.base import HistoryStore
-
-SHORTEST_INTERVAL_S = 1.0
-"""Reads of the catalog begin at least so far apart, whatever is asked."""
+from oomstream.stores.catalog_cache import CatalogCache
 
 REFRESH_AFTER_S = 30.0
 """After this, a catalog in use is read again beside the requests: so old may a changed ttl be at most, about."""
@@ -24,12 +19,10 @@ class Snapshot:
 
     Args:
         catalog: The catalog.
-        began_s: When reading it began, on the owner's monotonic clock.
     """
 
-    def __init__(self, catalog: Catalog, began_s: float) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.began_s = began_s
         self._plans: dict[tuple[str, ...], OnlinePlan] = {}
 
     def plan(self, features: Sequence[str]) -> OnlinePlan:
@@ -50,25 +43,14 @@ class Snapshot:
 
 
 class Definitions:
-    """One feature store's copy of the catalog.
+    """One feature store's copy of the catalog, and what was worked out under it.
 
     Args:
-        history: Where the catalog rests.
-        clock: Monotonic clock, seconds.
-        sleep: Waits that many seconds.
+        catalog: The copy.
     """
 
-    def __init__(
-        self,
-        history: HistoryStore,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._history = history
-        self._clock = clock
-        self._sleep = sleep
-        self._lock = asyncio.Lock()
+    def __init__(self, catalog: CatalogCache) -> None:
+        self._cache = catalog
         self._snapshot: Snapshot | None = None
 
     @property
@@ -80,25 +62,15 @@ class Definitions:
     @property
     def is_old(self) -> bool:
         """Whether the copy should be read again beside the requests."""
-        return self._clock() - self.snapshot.began_s > REFRESH_AFTER_S
+        return self._cache.age_s > REFRESH_AFTER_S
 
     async def reload(self) -> Snapshot:
         """Read the catalog anew; what was published before the call is in the result.
 
-        Calls that wait at the same time share one read. A call that comes too soon after a read waits for its turn,
-        since an old copy would say that a new feature is unknown.
-
         Raises:
             StoreUnavailable: The history database cannot be read.
         """
-        asked_s = self._clock()
-        async with self._lock:
-            if self._snapshot is not None:
-                if self._snapshot.began_s > asked_s:
-                    return self._snapshot
-                pause_s = self._snapshot.began_s + SHORTEST_INTERVAL_S - self._clock()
-                if pause_s > 0:
-                    await self._sleep(pause_s)
-            began_s = self._clock()
-            self._snapshot = Snapshot(await self._history.load_catalog(), began_s)
-            return self._snapshot
+        catalog = await self._cache.reload()
+        if self._snapshot is None or self._snapshot.catalog is not catalog:
+            self._snapshot = Snapshot(catalog)
+        return self._snapshot

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from oomstream.query.definitions import Definitions
 from oomstream.query.online import EntityRows, OnlinePlan, OnlineResponse, UnknownDefinition
 from oomstream.schemas.errors import Fatal, InvalidRequest, InvalidSetting, OomstreamError, UnknownFeature
-from oomstream.stores.base import HistoryStore, OnlineStore
+from oomstream.stores.base import HistoryStore, OnlineRead, OnlineStore
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.opening import check_pairing, history_store, online_store
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.stores.settings import Settings, load_settings
@@ -48,7 +49,7 @@ class AsyncFeatureStore:
         self._online = online
         self._history = history
         self._clock = clock
-        self._definitions = Definitions(history)
+        self._definitions = Definitions(CatalogCache(history))
         self._refreshing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -136,15 +137,17 @@ class AsyncFeatureStore:
         plan = await self._plan(features)
         request = plan.request(entity_rows)
         now_us = self._now_us()
-        stored = await self._online.read(request.stored_keys) if request.stored_keys else []
+        stored, age_us = await self._online.read_aged(request.stored_keys) if request.stored_keys else OnlineRead([])
         try:
-            return plan.answer(request, stored, now_us)
+            answer = plan.answer(request, stored, now_us)
         except UnknownDefinition:
             plan = (await self._definitions.reload()).plan(_names(features))
-        try:
-            return plan.answer(plan.request(entity_rows), stored, now_us)
-        except UnknownDefinition as exc:
-            raise Fatal(f"online store {self._online.url}: {exc} in {self._history.url}") from exc
+            try:
+                answer = plan.answer(plan.request(entity_rows), stored, now_us)
+            except UnknownDefinition as exc:
+                raise Fatal(f"online store {self._online.url}: {exc} in {self._history.url}") from exc
+        answer.age_us = age_us
+        return answer
 
     async def get_historical_features(
         self,

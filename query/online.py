@@ -53,9 +53,13 @@ class OnlineResponse:
     """Answer to an online read: one row per entity row, in their order.
 
     Values are Python values of the feature's type (datetime, date, Decimal, list, …), None unless PRESENT.
+
+    Attributes:
+        age_us: How old the state is that was read, microseconds. 0 almost always; more where rows could not be read
+            as they are now, because a writer of them had just died.
     """
 
-    __slots__ = ("_key_types", "_keys", "_statuses", "_times", "_types", "_values")
+    __slots__ = ("_key_types", "_keys", "_statuses", "_times", "_types", "_values", "age_us")
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class OnlineResponse:
         self._types = types
         self._statuses = statuses
         self._times = times
+        self.age_us = 0
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns by name, each a list of one value per entity row: the key columns, then the features."""

@@ -36,11 +36,11 @@ from oomstream.schemas.events import Decoded, Event, Record, Rejected
 from oomstream.schemas.online_value import OnlineRow, encode_value, key_prefix
 from oomstream.schemas.versions import Version
 from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.crash_points import reach
 from oomstream.stores.rebuild import rebuild_source
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
-from oomstream.streams.catalog_cache import CatalogCache
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink, DlqLimit
 
 log = logging.getLogger(__name__)

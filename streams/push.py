@@ -17,9 +17,9 @@ from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
 from oomstream.schemas.keys import key_from_python
 from oomstream.schemas.types import us_from_time
 from oomstream.stores.base import HistoryStore, OnlineStore
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.stores.settings import Settings
-from oomstream.streams.catalog_cache import CatalogCache
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink
 from oomstream.streams.ingest import SourceIngest
 

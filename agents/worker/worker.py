@@ -16,10 +16,10 @@ from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.stores.base import SourceName
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.broker import Broker, need_broker
-from oomstream.streams.catalog_cache import CatalogCache
 from oomstream.streams.dlq_topic import KafkaDeadLetterSink
 from oomstream.streams.ingest import SourceIngest
 from oomstream.streams.registry import RegistrySchemas

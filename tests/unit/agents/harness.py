@@ -23,7 +23,7 @@ from oomstream.schemas.plan import make_plan
 from oomstream.stores.base import SourceName
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams.broker import Broker
-from oomstream.streams.catalog_cache import CatalogCache
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.ingest import IngestCounts
 from oomstream.streams.topics import ensure_topics, topics_of
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from oomstream import AsyncFeatureStore, FeatureStore
 from oomstream.query.definitions import Definitions
 from oomstream.schemas.errors import Fatal, InvalidRequest, InvalidSetting, PairingMismatch, UnknownFeature
 from oomstream.schemas.versions import SourceKind
-from oomstream.stores.base import SourceName
+from oomstream.stores.base import OnlineRead, SourceName
+from oomstream.stores.catalog_cache import SHORTEST_INTERVAL_S, CatalogCache
 from oomstream.stores.testing.samples import group
 from tests.unit.query.conftest import Fill, Run
 from tests.unit.query.filled import T0, Filled
@@ -244,16 +246,16 @@ def test_catalog_is_reloaded_rarely_and_shared(run: Run) -> None:
     async def scenario() -> tuple[list[Any], float]:
         history: Any = Counting()
         clock = Time()
-        definitions = Definitions(history, clock=clock, sleep=clock.sleep)
+        definitions = Definitions(CatalogCache(history, clock=clock, sleep=clock.sleep))
         first = await definitions.reload()
-        clock.now += 0.25
+        clock.now += SHORTEST_INTERVAL_S / 4
         later = await asyncio.gather(*(definitions.reload() for _ in range(10)))
         assert not definitions.is_old
         clock.now += 31
         assert definitions.is_old
         return [first.catalog, *{snapshot.catalog for snapshot in later}], clock.now
 
-    assert run(scenario()) == ([1, 2], 100.0 + 1.0 + 31)
+    assert run(scenario()) == ([1, 2], 100.0 + SHORTEST_INTERVAL_S + 31)
 
 
 def test_changed_ttl_counts_after_the_refresh(filled: Filled, run: Run) -> None:
@@ -303,3 +305,20 @@ def test_opening_finishes_what_a_killed_push_left(filled: Filled, run: Run, tmp_
     run(killed())
     with open_sync(filled) as store:
         assert store.get_online_features(["plane.n"], [{"k": "p"}]).to_dict()["plane.n"] == [5]
+
+
+def test_age_of_an_answer_is_told(filled: Filled, run: Run) -> None:
+    """Where a store answers with an earlier state, the response says how old it is."""
+    filled.now_us = T0
+
+    async def scenario() -> int:
+        async with filled.store() as store:
+            read = store._online.read
+
+            async def earlier(keys: Sequence[bytes]) -> OnlineRead:
+                return OnlineRead(await read(keys), 1_500)
+
+            store._online.read_aged = earlier  # type: ignore[method-assign]
+            return (await store.get_online_features(["plane.n"], ROW)).age_us
+
+    assert run(scenario()) == 1_500

@@ -26,7 +26,7 @@ from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.sql.history import SqlHistoryStore
 from oomstream.stores.sql.online import SqlOnlineStore
 from oomstream.streams.backoff import Backoff
-from oomstream.streams.catalog_cache import CatalogCache
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink
 from oomstream.streams.ingest import SourceIngest
 

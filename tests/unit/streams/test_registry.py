@@ -15,7 +15,7 @@ import pytest
 
 from oomstream.schemas.errors import Reason, StoreUnavailable
 from oomstream.schemas.events import RawRecord
-from oomstream.streams.catalog_cache import CatalogCache
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.ingest import SourceIngest
 from oomstream.streams.registry import RegistrySchemas
 from tests.unit.streams.test_ingest import GROUP, NAME, T0, House

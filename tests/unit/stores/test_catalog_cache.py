@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from oomstream.schemas.catalog import Catalog, Entity
-from oomstream.streams.catalog_cache import SHORTEST_INTERVAL_S, CatalogCache
+from oomstream.stores.catalog_cache import SHORTEST_INTERVAL_S, CatalogCache
 from tests.unit.streams.test_backoff import Clock
 
 

@@ -10,10 +10,11 @@ from oomstream.schemas.catalog import Catalog
 from oomstream.stores.base import HistoryStore
 
 SHORTEST_INTERVAL_S = 0.2
+"""Reads of the catalog begin at least so far apart, whatever is asked."""
 
 
 class CatalogCache:
-    """One process's copy of the catalog, shared by all its pipelines.
+    """One process's copy of the catalog, shared by all its pipelines or by all requests to a feature store.
 
     Args:
         history: Where the catalog rests.
@@ -45,11 +46,16 @@ class CatalogCache:
         """
         return self._catalog if self._catalog is not None else await self.reload()
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the read began that the copy is from; infinite before the first."""
+        return self._clock() - self._loaded_at
+
     async def reload(self) -> Catalog:
         """Read the catalog anew; what was published before the call is in the result.
 
         Calls that wait at the same time share one read, and reads are at least 0.2 s apart: a caller waits for
-        its turn instead of being given an old copy, since it would judge events with it.
+        its turn instead of being given an old copy: it would judge an event, or a feature's name, with it.
 
         Raises:
             StoreUnavailable: The history database cannot be read.
@@ -62,8 +68,9 @@ class CatalogCache:
                 if pause_s > 0:
                     await self._sleep(pause_s)
                 served = self._asked
+                began = self._clock()
                 self._catalog = await self._history.load_catalog()
-                self._loaded_at = self._clock()
+                self._loaded_at = began
                 self._served = served
             assert self._catalog is not None
             return self._catalog
