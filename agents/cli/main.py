@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from oomstream.agents.cli import demo, dlq, get, join, push, run, setup, status
+from oomstream.agents.cli import check, demo, dlq, get, join, push, run, setup, status
 from oomstream.schemas.errors import InvalidSetting, OomstreamError
 
 EXIT_FAILED = 1
@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for family in (setup, run, get, push, join, dlq, status, demo):
+for family in (setup, run, get, push, join, dlq, status, check, demo):
     family.register(app)
 
 
