@@ -21,9 +21,9 @@ from oomstream.schemas.events import Record
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import make_plan
 from oomstream.stores.base import SourceName
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams.broker import Broker
-from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.ingest import IngestCounts
 from oomstream.streams.topics import ensure_topics, topics_of
 

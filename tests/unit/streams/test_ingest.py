@@ -22,11 +22,11 @@ from oomstream.schemas.online_value import OnlineRow, decode_value, encode_key
 from oomstream.schemas.plan import make_plan
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryBatch, HistoryRow, Source, SourceName
+from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.sql.history import SqlHistoryStore
 from oomstream.stores.sql.online import SqlOnlineStore
 from oomstream.streams.backoff import Backoff
-from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink
 from oomstream.streams.ingest import SourceIngest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from oomstream.schemas.errors import InvalidEvent, InvalidRequest, UnknownGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.streams.push import LocalWriter
-from tests.unit.streams.test_ingest import House
+from tests.unit.streams.test_ingest import House, UnreliableHistory
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -22,6 +23,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def writer(house: House) -> LocalWriter:
     """A writer whose wall clock stands still."""
     return LocalWriter(house.history, house.online, house.settings, clock=NOW.timestamp)
+
+
+def an_hour_later() -> int:
+    """A database clock by which every lease of now has run out."""
+    return time.time_ns() // 1_000 + 3_600_000_000
 
 
 def test_push_then_read(tmp_path: Path) -> None:
@@ -133,9 +139,13 @@ def test_killed_push_is_finished_by_the_next(tmp_path: Path, point: str, rows: i
 
     async def scenario() -> None:
         async with House(tmp_path) as house:
-            # The dead writer's lease has not run out yet: the test's clock does not wait for it.
+            await finish_pushes(house.history, house.online)
             (source,) = await house.history.sources()
-            await house.history.claim(source.name)
+            assert source.online_sequence < source.next_sequence, "the dead writer's lease has not run out yet"
+        house = House(tmp_path)
+        house.history = UnreliableHistory(house.settings.history, house.settings, clock=an_hour_later)
+        house.history.faults = []
+        async with house:
             await finish_pushes(house.history, house.online)
             assert len(await house.rows()) == rows
             assert (await house.online_versions())["a"][1] == rows - 1
