@@ -45,7 +45,7 @@ class ConsumerOptions(NamedTuple):
             batch_rows=settings.batch_rows,
             batch_bytes=settings.batch_bytes,
             partition_fetch_bytes=1 << 20,
-            fetch_wait_ms=10 if broker.embedded else 500,
+            fetch_wait_ms=20 if broker.embedded else 500,
             # Producers on the embedded broker wait for these, so that its small log never overflows.
             commit_interval_s=0.2 if broker.embedded else 2.0,
             session_timeout_ms=session_ms,

@@ -60,7 +60,8 @@ class WorkerProcess:
     def __init__(self, folder: Path, **settings: Any) -> None:
         given = {"session_timeout_us": 1_500_000, **settings}
         arguments = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-        self._log = (folder / f"worker-{time.monotonic_ns()}.log").open("w+")
+        self._path = folder / f"worker-{time.monotonic_ns()}.log"
+        self._log = self._path.open("w+")
         command = [sys.executable, "-m", "tests.faults.process", "worker", str(folder), *arguments]
         self._process = subprocess.Popen(command, cwd=ROOT, stderr=self._log)
 
@@ -71,6 +72,15 @@ class WorkerProcess:
         log = self._log.read()
         self._log.close()
         return Ended(code, log)
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr so far."""
+        return self._path.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def kill(self) -> Ended:
         """SIGKILL."""
@@ -112,6 +122,20 @@ def history_count(settings: Settings, group: str = "plane") -> int:
         (count,) = connection.execute(f'SELECT count(*) FROM "history_{group}"').fetchone()
     connection.close()
     return int(count)
+
+
+def may_write(settings: Settings) -> bool:
+    """Whether nobody holds the write lock of either embedded store."""
+    for name in ("history.db", "online.db"):
+        connection = sqlite3.connect(settings.data_dir / name, timeout=0.0, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            connection.close()
+    return True
 
 
 class Left(NamedTuple):

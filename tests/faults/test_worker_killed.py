@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import read_dead_letters
 from oomstream.streams.producer import FeatureProducer
-from tests.faults.harness import WorkerProcess, broker_process, history_count, left, settings_of
+from tests.faults.harness import WorkerProcess, broker_process, history_count, left, may_write, settings_of
 from tests.unit.agents.harness import apply, group, produce
 
 PARTITIONS = 4
@@ -117,6 +118,26 @@ def test_sigterm_under_load_drains(stage: Stage) -> None:
     second = WorkerProcess(stage.folder)
     second.until(lambda: history_count(stage.settings) == len(events))
     assert second.drain().code == 0
+    assert_exact(stage, events)
+
+
+def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
+    """SIGSTOP past the session timeout, another worker takes over, SIGCONT: what the first still holds is refused."""
+    events = produce_events(stage, 20_000, seed=6)
+    frozen = WorkerProcess(stage.folder, batch_rows=300)
+    frozen.until(lambda: history_count(stage.settings) >= 2_000)
+    frozen.signal(signal.SIGSTOP)
+    while not may_write(stage.settings):  # frozen within a transaction it stops every writer (guarantees.md)
+        frozen.signal(signal.SIGCONT)
+        frozen.signal(signal.SIGSTOP)
+    before = history_count(stage.settings)
+    second = WorkerProcess(stage.folder, batch_rows=300)
+    second.until(lambda: history_count(stage.settings) >= before + 2_000)
+    frozen.signal(signal.SIGCONT)
+    second.until(lambda: history_count(stage.settings) == len(events))
+    for worker in (frozen, second):
+        ended = worker.drain()
+        assert ended.code == 0, ended.log
     assert_exact(stage, events)
 
 
