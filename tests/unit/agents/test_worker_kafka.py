@@ -154,3 +154,26 @@ def test_a_missing_topic_is_named(tmp_path: Path, broker: Broker) -> None:
         pytest.raises(InvalidRequest, match="has no topic 'plane'"),
     ):
         producer.produce("plane", {})
+
+
+def test_a_restarted_broker_is_read_on(tmp_path: Path, broker: Broker, kafka_server: Server) -> None:
+    """A broker that goes away and comes back with its log: the worker goes on where it was, and loses nothing."""
+    settings = settings_for(tmp_path, broker)
+    apply(settings, broker, group(partitions=2))
+    produce(broker, "plane", [(at % 2, b"x") for at in range(100)])
+    written = Written()
+
+    async def scenario() -> None:
+        worker = RecordingWorker(written, settings, broker)
+        task = asyncio.create_task(worker.run())
+        await until(lambda: written.count == 100, task=task)
+        await asyncio.to_thread(kafka_server.kill)
+        await asyncio.to_thread(kafka_server.restart)
+        await asyncio.to_thread(produce, broker, "plane", [(at % 2, b"y") for at in range(100)])
+        await until(lambda: written.count == 200, task=task)
+        worker.stop()
+        await task
+
+    asyncio.run(scenario())
+    for partition in range(2):
+        assert [offset for offset, _ in written.records[partition]] == list(range(100))
