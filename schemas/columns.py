@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any
 
+from oomstream.schemas.errors import InvalidEvent
 from oomstream.schemas.keys import MAX_PART_BYTES
 from oomstream.schemas.layout import RecordField
 from oomstream.schemas.types import INTEGER_RANGES, Kind, ValueType
@@ -24,15 +25,19 @@ _NO_NEED = frozenset({Kind.BOOLEAN, Kind.STRING, Kind.BYTES, Kind.ENUM})
 
 
 def judge_of(field: RecordField) -> Judge | None:
-    """What tells whether all values of a column are valid and canonical; None where they cannot be otherwise."""
-    judge = _judge(field.type)
-    if judge is None or not field.nullable:
-        return judge
+    """What tells whether all values of a column are valid; None where they cannot be otherwise."""
+    return _of_present(_judge(field.type), field.nullable)
 
-    def without_nulls(column: Column) -> bool:
-        return judge([each for each in column if each is not None] if None in column else column)
 
-    return without_nulls
+def is_canonical_of(field: RecordField) -> Judge | None:
+    """What tells whether all valid values of a column are canonical; None where they cannot be otherwise."""
+    return _of_present(_is_canonical(field.type), field.nullable)
+
+
+def canonical_column(kind: ValueType, column: Column) -> Column:
+    """The canonical form of a column of valid values."""
+    canonical = kind.canonical
+    return [None if each is None else canonical(each) for each in column]
 
 
 def to_plain_of(kind: ValueType) -> ToPlain | None:
@@ -59,6 +64,12 @@ def array_text_bytes(values: Iterable[Column]) -> int:
     return sum(len(each) for each in chain.from_iterable(values) if each is not None)
 
 
+def _of_present(judge: Judge | None, nullable: bool) -> Judge | None:
+    if judge is None or not nullable:
+        return judge
+    return lambda column: judge([each for each in column if each is not None] if None in column else column)
+
+
 def _judge(kind: ValueType) -> Judge | None:
     if kind.kind in _NO_NEED:
         return None
@@ -66,34 +77,41 @@ def _judge(kind: ValueType) -> Judge | None:
         low, high = INTEGER_RANGES[kind.kind]
         return lambda column: not column or (low <= min(column) and max(column) <= high)
     if kind.kind in {Kind.FLOAT, Kind.DOUBLE}:
-        return _all_canonical_floats
+        # A sum is finite only if every summand is; a sum of finite ones that overflows is merely left in doubt.
+        return lambda column: math.isfinite(sum(column))
     if kind.kind is Kind.DECIMAL:
-        return lambda column: _all_canonical_decimals(column, kind)
+        check = kind.check
+        return lambda column: _none_raises(check, column)
     assert kind.item is not None
-    of_items = _all_finite if kind.item.kind in {Kind.FLOAT, Kind.DOUBLE} else _judge(kind.item)
+    of_items = _judge(kind.item)
     most = kind.max_items
     return lambda column: _all_arrays(column, most, of_items)
 
 
-def _all_finite(column: Column) -> bool:
-    # A sum is finite only if every summand is; a sum of finite ones that overflows is merely left in doubt.
-    return math.isfinite(sum(column))
+def _is_canonical(kind: ValueType) -> Judge | None:
+    if kind.kind in {Kind.FLOAT, Kind.DOUBLE}:
+        return _no_negative_zero
+    if kind.kind is Kind.DECIMAL:
+        canonical = kind.canonical
+        return lambda column: all(map(bytes.__eq__, column, map(canonical, column)))
+    if kind.item is not None and kind.item.kind is Kind.DECIMAL:
+        of_items = _is_canonical(kind.item)
+        assert of_items is not None
+        return lambda column: of_items(list(chain.from_iterable(column)))
+    return None
 
 
-def _all_canonical_floats(column: Column) -> bool:
-    if not math.isfinite(sum(column)):
-        return False
+def _no_negative_zero(column: Column) -> bool:
     return 0.0 not in column or -1.0 not in map(math.copysign, repeat(1.0), [each for each in column if not each])
 
 
-def _all_canonical_decimals(column: Column, kind: ValueType) -> bool:
-    numbers = [int.from_bytes(each, "big", signed=True) for each in column]
-    if not numbers:
-        return True
-    limit = 10**kind.precision
-    if not (-limit < min(numbers) and max(numbers) < limit):
+def _none_raises(check: Callable[[Any], None], column: Column) -> bool:
+    try:
+        for each in column:
+            check(each)
+    except InvalidEvent:
         return False
-    return all(map(bytes.__eq__, column, map(kind.unscaled_bytes, numbers)))
+    return True
 
 
 def _all_arrays(column: Column, most: int, of_items: Judge | None) -> bool:

@@ -1,8 +1,8 @@
 """Records of a log to events: what is exactly one valid encoding of the group's schema, and what is not.
 
 Records of one batch that are framed alike (and written with the same schema) are decoded together, a few hundred at a
-time, by code that loops in C and only says yes beyond doubt. Where it does not, each record of those is tried alone,
-and the ones still in doubt are judged slowly and exactly. Both ways give the same events.
+time, by code that loops in C and only says yes beyond doubt. Where it does not, fewer of those are tried together, down
+to one, and the ones still in doubt are judged slowly and exactly. Both ways give the same events.
 
 Source:
     design.md, section 3 (event bytes).
@@ -39,6 +39,9 @@ from oomstream.schemas.walker import walk
 # What is decoded together: enough for speed, and few enough that a bad record among them costs little.
 _CHUNK_RECORDS = 256
 _CHUNK_BYTES = 256 << 10
+
+# Into how many parts a chunk is divided in which something is in doubt.
+_PARTS = 4
 
 _MAX_UNKNOWN_FIELDS = 100
 """Most names of unknown fields that one batch reports: they come from outside."""
@@ -148,6 +151,7 @@ class Decoder:
         self._json = JsonForm(group, self._fields)
         self._builder = EventBuilder(group, self._fields, StrictBodies(self._fields), limits)
         self._by_header: dict[bytes, _AvroForm] = {}
+        self._by_fingerprint: dict[bytes, _AvroForm | InvalidEvent] = {}
         self._by_schema_id: dict[int, _AvroForm | InvalidEvent] = {}
 
     def decode(self, records: Sequence[Record]) -> Decoded:
@@ -213,9 +217,11 @@ class Decoder:
             raise InvalidEvent(
                 Reason.UNKNOWN_FINGERPRINT, f"{self._where}: no definition has the fingerprint {fingerprint.hex()}"
             )
-        form = self._form(writer.schema)
-        if isinstance(form, _AvroForm):
-            self._by_header[frame(fingerprint, b"")] = form
+        form = self._by_fingerprint.get(fingerprint)
+        if form is None:
+            form = self._by_fingerprint[fingerprint] = self._form(writer.schema)
+            if isinstance(form, _AvroForm):
+                self._by_header[frame(fingerprint, b"")] = form
         return form
 
     def _form_of_schema_id(self, batch: _Batch, schema_id: int) -> _AvroForm | InvalidEvent:
@@ -261,23 +267,27 @@ class Decoder:
                 batch.fields.add(name)
 
     def _build(self, batch: _Batch, form: _Form, places: Sequence[int], items: Sequence[Any]) -> None:
-        """Make the events of some records that are framed alike: together, else one by one, else slowly."""
-        events = self._together(batch, form, places, items)
-        if events is not None:
-            for at, event in zip(places, events, strict=True):
-                batch.results[at] = event
-            return
-        for at, item in zip(places, items, strict=True):
-            alone = self._together(batch, form, [at], [item]) if len(items) > 1 else None
-            if alone is not None:
-                batch.results[at] = alone[0]
-                continue
+        """Make the events of some records that are framed alike: together, else in smaller groups, else slowly."""
+        made = self._together(batch, form, places, items)
+        if made is not None:
+            for at, event in zip(places, made, strict=True):
+                if isinstance(event, InvalidEvent):
+                    batch.reject(at, event)
+                else:
+                    batch.results[at] = event
+        elif len(items) > 1:
+            size = -(-len(items) // _PARTS)
+            for start in range(0, len(items), size):
+                self._build(batch, form, places[start : start + size], items[start : start + size])
+        else:
             try:
-                batch.results[at] = self._builder.one(batch.records[at], form.record(item))
+                batch.results[places[0]] = self._builder.one(batch.records[places[0]], form.record(items[0]))
             except InvalidEvent as exc:
-                batch.reject(at, exc)
+                batch.reject(places[0], exc)
 
-    def _together(self, batch: _Batch, form: _Form, places: Sequence[int], items: Sequence[Any]) -> list[Event] | None:
+    def _together(
+        self, batch: _Batch, form: _Form, places: Sequence[int], items: Sequence[Any]
+    ) -> list[Event | InvalidEvent] | None:
         columns = form.columns(items)
         if columns is None:
             return None

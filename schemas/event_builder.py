@@ -12,7 +12,15 @@ from itertools import repeat
 from operator import le
 from typing import Any
 
-from oomstream.schemas.columns import Column, array_text_bytes, judge_of, judge_of_key, to_plain_of
+from oomstream.schemas.columns import (
+    Column,
+    array_text_bytes,
+    canonical_column,
+    is_canonical_of,
+    judge_of,
+    judge_of_key,
+    to_plain_of,
+)
 from oomstream.schemas.errors import InvalidEvent, Reason
 from oomstream.schemas.events import MAX_EVENT_BYTES, Event, Plain, Record
 from oomstream.schemas.groups import FeatureGroup
@@ -64,27 +72,32 @@ class EventBuilder:
         judges = [(at[each.name], judge_of(each)) for each in fields if each.name != group.event_time.name]
         judges += [(at[key.name], judge_of_key(key.type)) for key in group.keys]
         self._judges = [(position, judge) for position, judge in judges if judge is not None]
+        is_canonical = [(at[each.name], each.type, is_canonical_of(each)) for each in fields]
+        self._normalised = [(position, kind, judge) for position, kind, judge in is_canonical if judge is not None]
         self._to_plain = [(at[each.name], to_plain_of(each.type)) for each in group.features]
         self._arrays = [n for n, each in enumerate(group.features) if each.type.kind is Kind.ARRAY]
 
     def many(
-        self, records: Sequence[Record], columns: Sequence[Column], bodies: Sequence[bytes] | None
-    ) -> list[Event] | None:
-        """Events of whole columns; None if any is in doubt.
+        self, records: Sequence[Record], columns: list[Column], bodies: Sequence[bytes] | None
+    ) -> list[Event | InvalidEvent] | None:
+        """Events of whole columns, with an error in place of each whose time cannot be accepted.
 
         Args:
             records: Where the events come from, one or more.
-            columns: One per field of the schema, in avro form.
-            bodies: Canonical bodies; None to write them.
+            columns: One per field of the schema, in avro form; may be changed.
+            bodies: Their bodies; None to write them.
+
+        Returns:
+            One per record; None if any is in doubt.
         """
         if not all(judge(columns[at]) for at, judge in self._judges):
             return None
+        for at, kind, is_canonical in self._normalised:
+            if not is_canonical(columns[at]):
+                columns[at] = canonical_column(kind, columns[at])
+                bodies = None
         ticks = columns[self._time_at]
         times = ticks if self._unit_us == 1 else [each * self._unit_us for each in ticks]
-        future_us = self._future_us
-        latest = [each.timestamp * 1000 + future_us for each in records]
-        if min(times) < self._earliest or max(times) > MAX_TIME_US or not all(map(le, times, latest)):
-            return None
         plain = [columns[at] if convert is None else convert(columns[at]) for at, convert in self._to_plain]
         if self._arrays and array_text_bytes(plain[n] for n in self._arrays) > MAX_ARRAY_TEXT:
             return None
@@ -102,7 +115,13 @@ class EventBuilder:
             bodies,
             strict=False,
         )
-        return list(map(Event._make, rows))
+        events: list[Event | InvalidEvent] = list(map(Event._make, rows))
+        if not self._all_in_time(records, times):
+            for position, (record, time_us) in enumerate(zip(records, times, strict=True)):
+                error = self._time_error(record, time_us)
+                if error is not None:
+                    events[position] = error
+        return events
 
     def one(self, record: Record, avro: dict[str, Any]) -> Event:
         """The event of one record in checked, canonical avro form.
@@ -145,15 +164,27 @@ class EventBuilder:
         self._check_time(record, time_us)
         return Event(record.offset, key, encode_entity(key), time_us, True, (), b"")
 
-    def _check_time(self, record: Record, time_us: int) -> None:
+    def _all_in_time(self, records: Sequence[Record], times: Sequence[int]) -> bool:
+        future_us = self._future_us
+        latest = [each.timestamp * 1000 + future_us for each in records]
+        return min(times) >= self._earliest and max(times) <= MAX_TIME_US and all(map(le, times, latest))
+
+    def _time_error(self, record: Record, time_us: int) -> InvalidEvent | None:
+        """Why an event time cannot be accepted, if so."""
         where = f"{self._group.name}.{self._group.event_time.name}"
         if time_us < self._earliest:
-            raise InvalidEvent(
+            return InvalidEvent(
                 Reason.EVENT_TIME_TOO_OLD,
                 f"{where} is older than the oldest event time that is accepted (OOMSTREAM_MIN_EVENT_TIME)",
             )
         if time_us > min(record.timestamp * 1000 + self._future_us, MAX_TIME_US):
-            raise InvalidEvent(
+            return InvalidEvent(
                 Reason.EVENT_TIME_IN_FUTURE,
                 f"{where} lies further after the record's timestamp than is accepted (OOMSTREAM_MAX_FUTURE)",
             )
+        return None
+
+    def _check_time(self, record: Record, time_us: int) -> None:
+        error = self._time_error(record, time_us)
+        if error is not None:
+            raise error

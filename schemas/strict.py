@@ -30,6 +30,8 @@ _END = b"\xf9oomend\xff"
 _END_NAME = ""  # no field of a schema that was read has an empty name
 _END_FIELD = {"name": _END_NAME, "type": {"type": "fixed", "name": "end", "size": len(_END)}}
 
+_MAX_MISSES = 100
+
 
 class StrictBodies:
     """Reads and writes bodies of one writer's schema."""
@@ -45,7 +47,8 @@ class StrictBodies:
         self._names = [each.name for each in fields]
         self._row = itemgetter(*self._names, _END_NAME)
         self._sizes = [FieldSize(each) for each in fields] if can_measure(fields) else []
-        self._readable = _array_of(readable_record(fields, _END_FIELD)) if self._sizes else None
+        self._readable = _array_of(readable_record(fields, _END_FIELD))
+        self._misses = 0
 
     def read_columns(self, bodies: Sequence[bytes]) -> dict[str, Column] | None:
         """One column per field, by name, in avro form; None if any body is in doubt.
@@ -58,11 +61,15 @@ class StrictBodies:
         stream = b"".join((_varint(len(bodies)), _END.join(bodies), _END, b"\0"))
         if stream.count(_END) != len(bodies):
             return None
-        if self._readable is not None:
-            measured = self._measured(stream, sum(map(len, bodies)))
-            if measured is not None:
-                return measured
-        return self._written_again(stream)
+        if not self._sizes:
+            return self._written_again(stream)
+        columns = self._measured(stream, sum(map(len, bodies)))
+        if columns is None:
+            columns = self._written_again(stream)
+            self._misses += columns is not None
+            if self._misses > _MAX_MISSES:  # integers too large to be measured are common here
+                self._sizes = []
+        return columns
 
     def _measured(self, stream: bytes, size: int) -> dict[str, Column] | None:
         records = _read(stream, self._readable)

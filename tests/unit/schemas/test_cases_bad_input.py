@@ -360,3 +360,35 @@ def test_one_bad_record_among_many_is_the_only_one_rejected() -> None:
     decoded = decode(RIDE, *values)
     assert [each.record.offset for each in decoded.rejected] == [300, 301]
     assert [each.sequence for each in decoded.events] == [each for each in range(700) if each not in (300, 301)]
+
+
+def test_integers_of_64_bits_stay_valid_however_many_there_are() -> None:
+    """Integers that take 10 bytes are judged by another way than small ones, which goes on with the stream."""
+    values = [(1 << 63) - 1, -(1 << 63), 1 << 62, 0, -1]
+    decoder = Decoder(RIDE, EventLimits())
+    for _ in range(50):
+        messages = [message(RIDE, flag=True, total=value) for value in values]
+        decoded = decoder.decode([RawRecord(at, None, each, NOW_MS) for at, each in enumerate(messages)])
+        assert [each.values[2] for each in decoded.events] == values
+
+
+def test_integers_of_64_bits_in_a_group_without_arrays() -> None:
+    """The same where bodies are judged by their size: the decoder learns that it is of no use here."""
+    group = registered(schema(field("hash", "long"), field("ratio", "double")))
+    decoder = Decoder(group, EventLimits())
+    for ratio in range(150):
+        good = message(group, hash=-(1 << 63) + ratio, ratio=-0.0)
+        (event,) = decoder.decode([RawRecord(0, None, good, NOW_MS)]).events
+        assert event.values == (-(1 << 63) + ratio, 0.0)
+        bad = good.replace(b"\xff\x01", b"\xff\x03")
+        if bad != good:
+            assert not decoder.decode([RawRecord(0, None, bad, NOW_MS)]).events
+
+
+def test_late_events_among_others_are_the_only_ones_rejected() -> None:
+    """An event whose time is not accepted is rejected alone, in a batch that is decoded together."""
+    values = [message(RIDE, flag=True, at=EVENT_TIME_US if at % 3 else 1) for at in range(300)]
+    decoded = decode(RIDE, *values)
+    assert [each.record.offset for each in decoded.rejected] == list(range(0, 300, 3))
+    assert {each.error.reason for each in decoded.rejected} == {Reason.EVENT_TIME_TOO_OLD}
+    assert len(decoded.events) == 200
