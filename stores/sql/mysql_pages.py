@@ -11,8 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from oomstream.schemas.events import Plain
+from oomstream.schemas.kinds import Kind
 from oomstream.stores.sql.tables import HistoryTable
 from oomstream.stores.sql.text import literal
+
+_LONG = frozenset({Kind.STRING, Kind.BYTES, Kind.ARRAY})
+"""Kinds whose values may be of any length."""
 
 _OURS = ("_event_time", "_source", "_sequence")
 _KEYS_PER_STATEMENT = 500
@@ -60,7 +64,10 @@ class PageStatements:
         self._primary = [quoted(name) for name in (*keys_of_table, *_OURS)]
         self._keys = keys
         names = [*keys_of_table, *_OURS, "_ingest_time", "_deleted", *features]
-        self._select = f"SELECT {', '.join(map(quoted, names))} FROM {quoted(table.name)}"  # noqa: S608 - quoted names
+        self._from = f" FROM {quoted(table.name)}"
+        self._select = f"SELECT {', '.join(map(quoted, names))}"
+        long = [each.name for each in table.group.features if each.name in set(features) and each.type.kind in _LONG]
+        self._lengths = " + ".join(f"COALESCE(LENGTH({quoted(name)}), 0)" for name in long)
         self._times = _limit(quoted("_event_time"), ">=", min_event_time_us)
         self._times += _limit(quoted("_event_time"), "<=", max_event_time_us)
         self._ingested = _limit(quoted("_ingest_time"), "<=", max_ingest_time_us)
@@ -72,11 +79,21 @@ class PageStatements:
             after: Primary key of the last row read; None for the first page.
             rows: Most rows to read.
         """
+        return self._select + self._next(after, rows)
+
+    def bytes_of_page(self, after: Key | None, rows: int) -> str | None:
+        """The statement that tells how many bytes the long values of a page have; None if there are no such."""
+        if not self._lengths:
+            return None
+        inner = f"SELECT {self._lengths} AS size{self._next(after, rows)}"
+        return f"SELECT CAST(COALESCE(SUM(size), 0) AS SIGNED) FROM ({inner}) AS page"  # noqa: S608 - our own words
+
+    def _next(self, after: Key | None, rows: int) -> str:
         conditions = [*self._times, *self._ingested]
         if (terms := self._terms(after)) is not None:
             conditions.insert(0, f"({' OR '.join(terms)})")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"{self._select}{where} ORDER BY {', '.join(self._primary)} LIMIT {int(rows)}"
+        return f"{self._from}{where} ORDER BY {', '.join(self._primary)} LIMIT {int(rows)}"
 
     def _terms(self, after: Key | None) -> list[str] | None:
         if self._keys is None:

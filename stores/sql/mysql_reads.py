@@ -47,16 +47,6 @@ _UNKNOWN_ERROR = 1105
 _ERROR_NUMBER = re.compile(r"\bERROR (\d+) \(")
 
 
-class _Pages(ABC):
-    """Reads pages of one cut, one at a time."""
-
-    most_rows: int
-
-    @abstractmethod
-    async def read(self, sql: str, schema: pa.Schema) -> pa.Table:
-        """The result of a statement in the types of a schema."""
-
-
 class _Transaction:
     """A read transaction on a connection of its own, used by one statement at a time."""
 
@@ -77,15 +67,42 @@ class _Transaction:
         await self.rows("SELECT 1")
 
 
+class _Pages(ABC):
+    """Reads pages of one cut, one at a time."""
+
+    most_rows: int
+
+    def __init__(self, transaction: _Transaction) -> None:
+        self._transaction = transaction
+
+    async def read(self, statements: PageStatements, after: Key | None, rows: int, schema: pa.Schema) -> pa.Table:
+        """The next page, of at most so many rows."""
+        return await self._read(statements.page(after, rows), schema)
+
+    async def fitting(self, statements: PageStatements, after: Key | None, rows: int) -> int:
+        """So many rows, or fewer if their long values are more than a page should hold.
+
+        Asked of the server beforehand, because a page comes whole: after thousands of rows with nothing in a column
+        may come thousands with a vector.
+        """
+        while rows > 1 and (sql := statements.bytes_of_page(after, rows)) is not None:
+            [(size,)] = await self._transaction.rows(sql, _CALLS_PER_PAGE)
+            if size <= 2 * _PAGE_BYTES:
+                break
+            rows = max(1, rows * _PAGE_BYTES // size)
+        return rows
+
+    @abstractmethod
+    async def _read(self, sql: str, schema: pa.Schema) -> pa.Table:
+        """The result of a statement in the types of a schema."""
+
+
 class _DriverPages(_Pages):
     """Pages through aiomysql in the cut's own transaction."""
 
     most_rows = _DRIVER_PAGE_ROWS
 
-    def __init__(self, transaction: _Transaction) -> None:
-        self._transaction = transaction
-
-    async def read(self, sql: str, schema: pa.Schema) -> pa.Table:
+    async def _read(self, sql: str, schema: pa.Schema) -> pa.Table:
         """The rows, turned into columns."""
         await self._transaction.check()
         rows = await self._transaction.rows(sql, _CALLS_PER_PAGE)
@@ -98,19 +115,19 @@ class _ConnectorXPages(_Pages):
     most_rows = 1_000_000
 
     def __init__(self, transaction: _Transaction, address: ServerAddress, begin: str, place: CutPlace) -> None:
-        self._transaction = transaction
+        super().__init__(transaction)
         self._url = _connectorx_url(address)
         self._before = ["SET time_zone = '+00:00'", begin]
         self._place = place
 
-    async def read(self, sql: str, schema: pa.Schema) -> pa.Table:
+    async def _read(self, sql: str, schema: pa.Schema) -> pa.Table:
         """The result, in ConnectorX's types at first."""
         await self._transaction.check()
         with _translated(self._place.where):
             async with asyncio.timeout(_CALLS_PER_PAGE * self._place.call_timeout_s):
-                return await asyncio.to_thread(self._read, sql, schema)
+                return await asyncio.to_thread(self._fetch, sql, schema)
 
-    def _read(self, sql: str, schema: pa.Schema) -> pa.Table:
+    def _fetch(self, sql: str, schema: pa.Schema) -> pa.Table:
         import connectorx
 
         try:
@@ -160,7 +177,7 @@ class _MysqlCut(Cut):
         schema = scan_schema(group, features)
         filled = [(name, table.filled[name]) for name in features if name in table.filled]
         most_rows = min(batch_rows, self._pages.most_rows)
-        rows = min(most_rows, _FIRST_PAGE_ROWS)
+        wanted = min(most_rows, _FIRST_PAGE_ROWS)
         for chunk in key_chunks(keys):
             statements = PageStatements(
                 table,
@@ -172,13 +189,14 @@ class _MysqlCut(Cut):
             )
             after: Key | None = None
             while True:
-                page = await self._pages.read(statements.page(after, rows), schema)
+                rows = await self._pages.fitting(statements, after, wanted)
+                page = await self._pages.read(statements, after, rows, schema)
                 if page.num_rows:
                     after = _primary_key(page, len(group.keys))
                     yield without_values_of_deletes(_filled(page, filled), len(features))
                 if page.num_rows < rows:
                     break
-                rows = min(most_rows, rows * _PAGE_GROWTH, max(1, _PAGE_BYTES * rows // max(page.nbytes, 1)))
+                wanted = min(most_rows, rows * _PAGE_GROWTH, max(1, _PAGE_BYTES * rows // max(page.nbytes, 1)))
 
 
 def _primary_key(page: pa.Table, key_width: int) -> Key:
@@ -213,7 +231,7 @@ def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
     for column, field in zip(found.columns, schema, strict=True):
         if pa.types.is_string(field.type) and pa.types.is_large_binary(column.type):
             column = column.cast(pa.large_string())
-        columns.append(column.cast(field.type).combine_chunks())
+        columns.append(column.cast(field.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 

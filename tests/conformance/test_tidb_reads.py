@@ -1,0 +1,149 @@
+"""Reads of history on TiDB and MariaDB: they seek, they are of one moment, and that moment stays readable."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from oomstream.schemas.groups import FeatureGroup
+from oomstream.stores.settings import load_settings
+from oomstream.stores.sql.history import SqlHistoryStore
+from oomstream.stores.sql.mysql_pages import PageStatements
+from oomstream.stores.sql.tables import HistoryTable
+from oomstream.stores.testing.history_suite import append, register, topic
+from oomstream.stores.testing.samples import TIME_US, event, group
+from tests.conformance.mysql_raw import cursor_on
+from tests.services.mysql_protocol import SqlServer
+
+_ENTITIES = 40
+_ROWS = 4_000
+_Use = Callable[[SqlHistoryStore, FeatureGroup], Awaitable[Any]]
+
+
+@pytest.fixture(params=["tidb_server", "mariadb_server"])
+def server(request: pytest.FixtureRequest) -> Iterator[SqlServer]:
+    """Each server in turn."""
+    found: SqlServer = request.getfixturevalue(request.param)
+    yield found
+    found.heal()
+
+
+async def _filled(store: SqlHistoryStore) -> FeatureGroup:
+    await store.init()
+    [mine] = await register(store, group(keys={"k": "string", "j": "long"}))
+    source = await store.claim(topic())
+    await append(store, source, mine, *(event(at, (f"k{at % _ENTITIES:02}", at % 3), at) for at in range(_ROWS)))
+    return mine
+
+
+_USES: dict[str, _Use] = {
+    "rows of a source": lambda store, mine: store.rows_of_source(mine, 1, 5, 9),
+    "newest": lambda store, mine: store.newest(mine, [("k01", 1), ("k02", 2)]),
+    "scan newest": lambda store, mine: store.scan_newest(mine, after=("k20", 1), limit=5),
+}
+
+
+@pytest.mark.parametrize("name", _USES)
+def test_reads_seek(server: SqlServer, name: str) -> None:
+    """What is read by entity or by source is sought through an index, in every part of the plan."""
+
+    async def check() -> None:
+        url = server.fresh_database()
+        async with SqlHistoryStore(url, load_settings()) as store:
+            mine = await _filled(store)
+            with cursor_on(url) as cursor:
+                cursor.execute("ANALYZE TABLE history_plane")
+                cursor.fetchall()
+            found: list[tuple[str, Any]] = []
+            engine = store._database._opened.sync_engine
+
+            @sa.event.listens_for(engine, "before_cursor_execute")
+            def remember(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+                if "history_plane" in statement:
+                    found.append((statement, parameters))
+
+            await _USES[name](store, mine)
+            assert found
+            for statement, parameters in found:
+                plan = _plan(url, statement, parameters)
+                assert not [step for step in plan if _is_full_scan(step)], plan
+
+    asyncio.run(check())
+
+
+def test_pages_are_ranges_in_order(server: SqlServer) -> None:
+    """A page of a scan begins where the last one ended, and nothing is sorted."""
+    url = server.fresh_database()
+
+    async def fill() -> tuple[SqlHistoryStore, FeatureGroup]:
+        async with SqlHistoryStore(url, load_settings()) as store:
+            return store, await _filled(store)
+
+    store, mine = asyncio.run(fill())
+    with cursor_on(url) as cursor:
+        cursor.execute("ANALYZE TABLE history_plane")
+        cursor.fetchall()
+    table = HistoryTable(mine, store._dialect)
+    keys = [("k01", 1), ("k02", 2), ("k03", 0)]
+    for wanted, after in ((None, ("k20", 1, TIME_US, 1, 7)), (keys, None), (keys, ("k01", 1, TIME_US + 9, 1, 7))):
+        sql = PageStatements(table, ["n"], wanted, max_event_time_us=TIME_US + 3_000).page(after, 20)
+        plan = _plan(url, sql, ())
+        assert not [step for step in plan if _is_full_scan(step) or re.search(r"Sort_|TopN_|filesort", step)], plan
+
+
+def _plan(url: str, sql: str, parameters: Any) -> list[str]:
+    with cursor_on(url) as cursor:
+        cursor.execute(f"EXPLAIN {sql}", parameters or None)
+        return [" ".join(str(part) for part in row) for row in cursor.fetchall()]
+
+
+def _is_full_scan(step: str) -> bool:
+    """TiDB says TableFullScan; MariaDB has type ALL, or index, on the table itself."""
+    return "FullScan" in step or re.search(r"\b(history_plane|one) (None )?(ALL|index)\b", step) is not None
+
+
+def test_cut_keeps_garbage_collection_away(tidb_server: SqlServer) -> None:
+    """While a cut is open, TiDB lists a transaction as old as it, before which garbage collection stops."""
+
+    async def check() -> None:
+        url = tidb_server.fresh_database()
+        async with SqlHistoryStore(url, load_settings(session_timeout_us="2s")) as store:
+            await store.init()
+            async with store.cut() as cut:
+                with cursor_on(url) as cursor:
+                    cursor.execute(
+                        "SELECT TxnStart FROM information_schema.processlist WHERE db = %s AND TxnStart <> ''",
+                        (url.rpartition("/")[2],),
+                    )
+                    [(started,)] = cursor.fetchall()
+                millisecond = int(re.search(r"\((\d+)\)", started)[1]) >> 18  # type: ignore[index]
+                assert abs(millisecond * 1_000 - cut.now_us) < 1_000_000
+
+    asyncio.run(check())
+
+
+def test_pages_are_bounded_in_bytes(server: SqlServer) -> None:
+    """Rows of any size come in tables of bounded size, whatever number of rows was asked for."""
+
+    async def check() -> None:
+        async with SqlHistoryStore(server.fresh_database(), load_settings()) as store:
+            await store.init()
+            [mine] = await register(store, group(features={"s": "string"}))
+            source = await store.claim(topic())
+            small, large = 5_000, 400
+            await append(store, source, mine, *(event(at, "a", at, "x") for at in range(small)))
+            for first in range(small, small + large, 20):
+                await append(
+                    store, source, mine, *(event(at, "a", at, "x" * 200_000) for at in range(first, first + 20))
+                )
+            async with store.cut() as cut:
+                tables = [(table.nbytes, table["_sequence"].to_pylist()) async for table in cut.scan(mine, ["s"])]
+            assert [each for _, sequences in tables for each in sequences] == list(range(small + large))
+            assert max(size for size, _ in tables) < 40 << 20
+
+    asyncio.run(check())
