@@ -108,9 +108,9 @@ class Database:
             await connection.commit()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees one moment and writes nothing."""
-        async with self._guarded(self.call_timeout_s), self._begun(self.dialect.begin_read) as connection:
+    async def read(self, *, calls: int = 1) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one moment and writes nothing; its deadline is that of so many calls."""
+        async with self._guarded(calls * self.call_timeout_s), self._begun(self.dialect.begin_read) as connection:
             yield connection
 
     @asynccontextmanager

@@ -29,6 +29,8 @@ from oomstream.stores.urls import StoreUrl
 _PAIRING = "pairing_id"
 _FORMAT = "format"
 _DDL_CALLS = 10
+_SCAN_CALLS = 10
+"""Servers go through all rows of a page's entities, which may be many."""
 TRANSACTION_LIMIT_S = 30.0
 """How long a transaction may last, in every process on a database: what one process's `as_of` takes as settled must not
 depend on another's settings."""
@@ -226,7 +228,7 @@ class SqlHistoryStore(HistoryStore):
         self, group: FeatureGroup, *, after: tuple[Plain, ...] | None = None, limit: int = 10_000
     ) -> list[HistoryRow]:
         """The row of greatest version of every entity, in key order."""
-        async with self._database.read() as connection:
+        async with self._database.read(calls=_SCAN_CALLS) as connection:
             return await newest_page(connection, self._table(group), self._tables, after, limit)
 
     @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -231,6 +232,23 @@ def test_init_makes_the_database(server: SqlServer) -> None:
         asyncio.run(check())
     finally:
         run(server.port, f"DROP DATABASE IF EXISTS `odd name%-{server.port}`")
+
+
+def test_inits_at_once(server: SqlServer) -> None:
+    """Several processes that initialise a database at once agree on one UUID."""
+
+    async def check() -> None:
+        url = f"{server.url}/at_once_{server.port}"
+        stores = [store_on(url, call_timeout="20s") for _ in range(3)]
+        async with contextlib.AsyncExitStack() as stack:
+            for store in stores:
+                await stack.enter_async_context(store)
+            assert len(set(await asyncio.gather(*(store.init() for store in stores)))) == 1
+
+    try:
+        asyncio.run(check())
+    finally:
+        run(server.port, f"DROP DATABASE IF EXISTS `at_once_{server.port}`")
 
 
 def test_messages_hide_the_password_of_the_driver(server: SqlServer) -> None:
