@@ -139,7 +139,9 @@ class Database:
         except TimeoutError as exc:
             if self._engine is not None and not self.dialect.one_writer:
                 await self._engine.dispose()  # connections to a server that is silent may all be dead
-            raise StoreUnavailable(f"{self.where} did not answer within {timeout_s:g} s") from exc
+            raise StoreUnavailable(
+                f"{self.where} did not answer within {timeout_s:g} s: is it overloaded, or the URL another server's?"
+            ) from exc
         except DBAPIError as exc:
             error = self.dialect.error(exc.orig or exc, self.where, self.url)
             # What the driver says of a row may hold its values.

@@ -181,7 +181,8 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
     @property
     def at_end(self) -> bool:
         """Whether the connection is known to be closed by one of its ends."""
-        return self._reader is None or self._reader.at_eof() or self._writer.transport.is_closing()
+        # Not at_eof(): MariaDB says why it closes, and that is still to be read.
+        return self._reader is None or self._reader.eof_received or self._writer.transport.is_closing()
 
     async def rows(self, sql: str) -> Sequence[tuple[Any, ...]]:
         """All rows of a statement's result; empty if it has none."""

@@ -94,10 +94,10 @@ _REJECTED = {
 }
 """The data can never be stored as it is; halving the batch finds the row."""
 
-_NOT_LET_IN = frozenset({1045, 1130, 1251, 1524, 1698, 1820, 1862, 2026, 2059, 3118, 3159})
+_NOT_LET_IN = frozenset({1045, 1130, 1251, 1524, 1698, 1820, 1862, 2059, 3118, 3159})
 _MAY_NOT = frozenset({1044, 1142, 1143, 1227, 1370, 1410, 8121})
 _COLUMN = re.compile(r"\bcolumn ((?:[`'][^`']*[`']\.?)+)", re.IGNORECASE)
-_UNKNOWN_DATABASE, _NO_TABLE, _NO_COLUMN = 1049, 1146, 1054
+_UNKNOWN_DATABASE, _NO_TABLE, _NO_COLUMN, _TLS = 1049, 1146, 1054, 2026
 
 
 def error_code(exc: BaseException) -> int:
@@ -127,6 +127,8 @@ def mysql_error(exc: BaseException, where: str) -> OomstreamError:
         return InvalidSetting(f"{where} is not initialised ({words}): run `oomstream init`")
     if code == _NO_COLUMN:
         return InvalidSetting(f"{where}: its tables are not of this version ({words}): run `oomstream apply`")
+    if code == _TLS:
+        return InvalidSetting(f"{where}: no TLS ({words}): correct the server's settings, or tls in the URL")
     if code in _NOT_LET_IN:
         return InvalidSetting(f"{where} does not let this user in ({words}): correct the URL, or the user's account")
     if code in _MAY_NOT:
