@@ -8,10 +8,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 ARGS ?=
 
-.PHONY: help install demo test check lint format types servers bench clean
+.PHONY: help install demo test test-go check lint format types servers bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  (ARGS='…' passes options on: make test ARGS='-k push -x')"
 
 install: .venv/.install  ## Make .venv with everything for development
@@ -21,6 +21,9 @@ demo: .venv/.demo  ## Run the demo: a year of flights through broker, worker and
 
 test: .venv/.install  ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-go: .venv/.install  ## Check and test the TiKV-protocol server of the tests (needs Go)
+	cd tests/services/tikv && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...
 
 check: lint types test  ## Run what CI runs: lint, types, tests
 
