@@ -1,4 +1,4 @@
-"""A pair of SQLite stores that a test fills event by event, with ingest times of its own choosing."""
+"""A pair of stores that a test fills event by event, with ingest times of its own choosing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from oomstream.schemas.online_value import OnlineRow
 from oomstream.schemas.plan import make_plan
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryBatch, HistoryRow, SourceName
-from oomstream.stores.opening import init_stores
+from oomstream.stores.opening import init_stores, online_store
 from oomstream.stores.rebuild import online_row
-from oomstream.stores.settings import load_settings
+from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.sql.history import SqlHistoryStore
-from oomstream.stores.sql.online import SqlOnlineStore
 from tests.oracle import OracleEvent
 
 DAY_US = 86_400_000_000
@@ -29,17 +28,19 @@ T0 = 1_700_000_000_000_000
 
 @dataclass
 class Filled:
-    """Two stores in a folder, and every event that went into them.
+    """Two stores, and every event that went into them.
 
     Attributes:
-        folder: Where their files are.
+        folder: Where the files of embedded stores are.
         groups: Definitions to register.
+        settings: Where the stores are, if not in the folder.
         now_us: What the history database's clock shows; tests set it.
         events: What was written, for the oracle.
     """
 
     folder: Path
     groups: Sequence[FeatureGroup]
+    settings: Settings | None = None
     now_us: int = T0
     events: list[OracleEvent] = field(default_factory=list)
     _rows: list[OnlineRow] = field(default_factory=list)
@@ -47,18 +48,18 @@ class Filled:
     @property
     def online_url(self) -> str:
         """URL of the online store."""
-        return f"sqlite:///{self.folder / 'online.db'}"
+        return self.settings.online if self.settings is not None else f"sqlite:///{self.folder / 'online.db'}"
 
     @property
     def history_url(self) -> str:
         """URL of the history database."""
-        return f"sqlite:///{self.folder / 'history.db'}"
+        return self.settings.history if self.settings is not None else f"sqlite:///{self.folder / 'history.db'}"
 
     async def open(self) -> Filled:
         """Make the stores and register the groups."""
         settings = load_settings()
         self.history = SqlHistoryStore(self.history_url, settings, clock=lambda: self.now_us)
-        self.online = SqlOnlineStore(self.online_url, settings)
+        self.online = online_store(self.online_url, settings)
         await self.history.open()
         await self.online.open()
         await init_stores(self.history, self.online)
@@ -91,6 +92,7 @@ class Filled:
         at = claimed.next_sequence
         event = Event(at, key, encode_entity(key), event_time_us, deleted, () if deleted else values, b"")
         ingest_us = await self.history.append(claimed, HistoryBatch(registered.group, [event], at + 1, at + 1))
+        ingest_us = await self.set_ingest_time(group, claimed.id, at, ingest_us)
         stored = () if deleted else values
         features = [feature.name for feature in registered.group.features]
         self.events.append(
@@ -113,6 +115,10 @@ class Filled:
             await self.flush()
         return self.events[-1]
 
+    async def set_ingest_time(self, group: str, source_id: int, sequence: int, ingest_us: int) -> int:
+        """Give a row that was just written the ingest time of this clock, where the database has one of its own."""
+        return ingest_us
+
     async def flush(self, order: Sequence[int] | None = None) -> None:
         """Write the online rows that wait, one at a time, in their order or in another."""
         rows, self._rows = self._rows, []
@@ -126,7 +132,7 @@ class Filled:
         """A feature store over the two, whose clock is the history database's; not connected."""
         settings = load_settings()
         return AsyncFeatureStore(
-            SqlOnlineStore(self.online_url, settings),
+            online_store(self.online_url, settings),
             SqlHistoryStore(self.history_url, settings, clock=lambda: self.now_us),
             clock=lambda: self.now_us / 1_000_000,
         )

@@ -1,10 +1,8 @@
-"""Real stores against the oracle: any interleaving of events, read online and as training sets."""
+"""Every pair of stores against the oracle: any interleaving of events, read online and as training sets."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +12,8 @@ from hypothesis import strategies as st
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import SourceName
 from oomstream.stores.testing.samples import group
+from tests.integration.backdated import Backdated
+from tests.integration.backends import Backends
 from tests.oracle import Oracle
 from tests.unit.query.filled import T0, Filled
 
@@ -45,17 +45,21 @@ events = st.lists(
 labels = st.lists(st.tuples(st.none() | st.integers(0, 5), times), max_size=20)
 
 
-async def fill(folder: Path, ttl: str | None, written: list[Any], order: list[int]) -> Filled:
+async def fill(backends: Backends, ttl: str | None, written: list[Any], order: list[int]) -> Filled:
     """Write the events: into history as they come, into the online store in another order, some twice."""
     limits = {"ttl": ttl} if ttl is not None else {}
-    filled = await Filled(
-        folder,
-        [
-            group("single", FEATURES, {"id": "string"}, entity="thing", **limits),
-            group("other", FEATURES, {"id": "string"}, entity="thing"),
-            group("double", FEATURES, {"a": "string", "b": "long"}, **limits),
-        ],
-    ).open()
+    groups = [
+        group("single", FEATURES, {"id": "string"}, entity="thing", **limits),
+        group("other", FEATURES, {"id": "string"}, entity="thing"),
+        group("double", FEATURES, {"a": "string", "b": "long"}, **limits),
+    ]
+    fresh = backends.fresh()
+    filled: Filled
+    if backends.tidb is None:
+        fresh.data_dir.mkdir()
+        filled = await Filled(fresh.data_dir, groups).open()
+    else:
+        filled = await Backdated(fresh.data_dir, groups, fresh).open()
     for name, key, time, source, number, deleted, passed in written:
         keys = KEYS[name]
         filled.now_us += passed
@@ -68,46 +72,47 @@ async def fill(folder: Path, ttl: str | None, written: list[Any], order: list[in
     return filled
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    ttl=st.sampled_from(list(TTLS)),
-    written=events,
-    order=st.lists(st.integers(0, 24), max_size=20),
-    asked=labels,
-    now=st.integers(12, 30),
-    as_of=st.none() | times,
-    available=st.booleans(),
-)
-def test_stores_equal_the_oracle(
-    ttl: str | None,
-    written: list[Any],
-    order: list[int],
-    asked: list[Any],
-    now: int,
-    as_of: int | None,
-    available: bool,
-) -> None:
+def test_stores_equal_the_oracle(backends: Backends) -> None:
     """Case 42: after any interleaving, online reads at T and training sets, at T and at any label, are the oracle's.
 
     The latest event time is at most T, so the online values at T also are the training set's at T.
     """
 
-    async def scenario(folder: Path) -> None:
-        filled = await fill(folder, ttl, written, order)
-        try:
-            oracle = Oracle(filled.events)
-            filled.now_us = T0 + now
-            limit_us = int(filled.history.transaction_limit_s * 1_000_000)
-            await check_online_and_training_at(filled, oracle, TTLS[ttl], T0 + now)
-            filled.now_us = T0 + 100 + limit_us
-            await check_training(
-                filled, oracle, TTLS[ttl], asked, as_of if as_of is None else T0 + as_of, available=available
-            )
-        finally:
-            await filled.close()
+    @settings(deadline=None, max_examples=backends.examples(60))
+    @given(
+        ttl=st.sampled_from(list(TTLS)),
+        written=events,
+        order=st.lists(st.integers(0, 24), max_size=20),
+        asked=labels,
+        now=st.integers(12, 30),
+        as_of=st.none() | times,
+        available=st.booleans(),
+    )
+    def check(
+        ttl: str | None,
+        written: list[Any],
+        order: list[int],
+        asked: list[Any],
+        now: int,
+        as_of: int | None,
+        available: bool,
+    ) -> None:
+        async def scenario() -> None:
+            filled = await fill(backends, ttl, written, order)
+            try:
+                oracle = Oracle(filled.events)
+                filled.now_us = T0 + now
+                limit_us = int(filled.history.transaction_limit_s * 1_000_000)
+                await check_online_and_training_at(filled, oracle, TTLS[ttl], T0 + now)
+                filled.now_us = T0 + 100 + limit_us
+                as_of_us = as_of if as_of is None else T0 + as_of
+                await check_training(filled, oracle, TTLS[ttl], asked, as_of_us, available=available)
+            finally:
+                await filled.close()
 
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(scenario(Path(folder)))
+        asyncio.run(scenario())
+
+    check()
 
 
 async def check_online_and_training_at(filled: Filled, oracle: Oracle, ttl_us: int | None, now_us: int) -> None:
