@@ -66,6 +66,7 @@ class WorkerApp(faust.App):
         failed: Callable[[BaseException], None],
     ) -> None:
         self.consumer_options = options
+        self.broker_security = broker.security
         self.partitions = partitions
         self._failed = failed
         super().__init__(
@@ -101,12 +102,16 @@ class WorkerApp(faust.App):
 
     def add_topics(self, topics: Iterable[str]) -> None:
         """Give each topic its agent."""
-        partitions = self.partitions
+        partitions, failed = self.partitions, self._failed
 
         async def hand_over(stream: Any) -> None:
             # Of Faust's ways to read a stream only this one acknowledges nothing by itself (traps.md, Faust 1).
             async for event in stream.noack().events():
-                partitions.offer(event.message.tp, event.value, event.ack)
+                try:
+                    partitions.offer(event.message.tp, event.value, event.ack)
+                except Exception as exc:  # Faust would start the agent again and go on
+                    failed(exc)
+                    raise
 
         for topic in topics:
             channel = self.topic(topic, schema=BatchSchema(), internal=False)

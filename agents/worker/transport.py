@@ -82,6 +82,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         options = self.consumer.options
+        security = cast("WorkerApp", self.app).broker_security
         return aiokafka.AIOKafkaConsumer(
             client_id="oomstream-worker",
             group_id=self.app.conf.id,
@@ -98,6 +99,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             max_poll_interval_ms=options.rebalance_timeout_ms,
             request_timeout_ms=options.request_timeout_ms,
             metadata_max_age_ms=options.metadata_max_age_ms,
+            **(security.aiokafka_options() if security is not None else {}),
         )
 
     def wake(self) -> None:

@@ -12,7 +12,7 @@ from faust.types import TP
 
 from oomstream.agents.worker.app import WorkerApp, call_consumer
 from oomstream.agents.worker.metrics import WorkerMetrics
-from oomstream.schemas.errors import Fatal, StoreUnavailable
+from oomstream.schemas.errors import Fatal, InvalidSetting, StoreUnavailable
 from oomstream.stores.settings import Settings
 from oomstream.streams.topics import Incarnations
 
@@ -126,11 +126,12 @@ class Watch:
             try:
                 await check_incarnations(self._incarnations, self._expected)
                 silent_since = None
-            except StoreUnavailable as exc:
+            # A broker that restarts may for a moment refuse a user whom it let in before.
+            except (StoreUnavailable, InvalidSetting) as exc:
                 silent_since = self._silent(silent_since, self._clock(), exc)
             await asyncio.sleep(INCARNATION_S)
 
-    def _silent(self, since: float | None, now: float, error: StoreUnavailable) -> float:
+    def _silent(self, since: float | None, now: float, error: StoreUnavailable | InvalidSetting) -> float:
         """The broker did not answer.
 
         Raises:
@@ -159,7 +160,8 @@ class Watch:
         for runner in self._app.partitions:
             held.add(runner.tp)
             end, done = ends.get(runner.tp), runner.done
-            self._watchdog.look(runner.tp, done=done, end=end, busy=runner.busy_since is not None, now=now)
+            busy = runner.busy_since is not None or done is None
+            self._watchdog.look(runner.tp, done=done, end=end, busy=busy, now=now)
             lag = None if lag is None or end is None or done is None else lag + max(0, end - done)
             self._realign(runner.tp, runner.idle_at, end)
             if self._adrift.get(runner.tp, 0) > 1:
