@@ -40,7 +40,10 @@ def history_store(url: str, settings: Settings) -> HistoryStore:
 
 
 def _store(kind: type[_Store], where: str, what: str, url: str, settings: Settings) -> _Store:
-    parsed = StoreUrl.parse(url)
+    try:
+        parsed = StoreUrl.parse(url)
+    except InvalidSetting as exc:
+        raise InvalidSetting(f"{what}: {exc}") from exc
     found: dict[str, EntryPoint] = {each.name: each for each in entry_points(group=where)}
     chosen = found.get(parsed.scheme)
     if chosen is None:

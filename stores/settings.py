@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oomstream.schemas.durations import parse_duration_us
@@ -60,9 +60,25 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None, description="kafka://host:9092[,host:9092] or the embedded://… that `oomstream broker` prints."
     )
-    online_url: str | None = Field(None, description="Online store; default: SQLite in the data folder.")
-    history_url: str | None = Field(None, description="History and metadata; default: SQLite in the data folder.")
-    schema_registry_url: str | None = Field(None, description="Schema Registry, for Confluent-framed events.")
+    kafka_tls: bool | None = Field(
+        None, description="true: TLS to Kafka, certificate and host name verified; must be said where there is a user."
+    )
+    kafka_ca: str | None = Field(None, repr=False, description="PEM text of the authorities to trust.")
+    kafka_certificate: str | None = Field(None, repr=False, description="PEM text of the client's certificate.")
+    kafka_key: SecretStr | None = Field(None, description="PEM text of the client's private key.")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How the user logs in."
+    )
+    kafka_user: str | None = Field(None, description="SASL user.")
+    kafka_password: SecretStr | None = Field(None, description="SASL password.")
+    # Not shown in the text form: they may hold passwords.
+    online_url: str | None = Field(None, repr=False, description="Online store; default: SQLite in the data folder.")
+    history_url: str | None = Field(
+        None, repr=False, description="History and metadata; default: SQLite in the data folder."
+    )
+    schema_registry_url: str | None = Field(
+        None, repr=False, description="Schema Registry, for Confluent-framed events."
+    )
     consumer_group: str = Field("oomstream", description="Kafka consumer group of the workers.")
     session_timeout_us: DurationUs = Field(
         10_000_000,

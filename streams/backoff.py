@@ -58,7 +58,7 @@ class Backoff:
             self._since = now
         if now - self._since >= self._budget_s:
             raise Fatal(f"{self._where}: gave up after {self._budget_s:g} s of trying: {error}") from error
-        log.warning("%s: %s; trying again", self._where, error)
+        log.warning("%s: %s (trying again)", self._where, error)
         await self._sleep(self._wait_s * self._jitter())
         self._wait_s = min(self._wait_s * 2, LONGEST_WAIT_S)
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
+from oomstream.schemas.errors import InvalidSetting, OomstreamError, StoreUnavailable
 from oomstream.stores.settings import Settings
 from oomstream.streams.control import PING_TIMEOUT_S, ping
+from oomstream.streams.kafka_security import KafkaSecurity
+from oomstream.streams.kafka_troubles import KafkaTroubles
 
 URL_FILE = "broker.url"
 DEFAULT_PORT = 9092
@@ -27,7 +30,7 @@ MAX_MESSAGE_BYTES = 1_048_588
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/@\[\]]+)(?::(\d{1,5}))?")
 _FORMS = "kafka://host:9092[,host2:9092] or the embedded://… that `oomstream broker` prints"
 
-ClientConfig = dict[str, str | int | float | bool]
+ClientConfig = dict[str, Any]
 """Options of a confluent-kafka client."""
 
 
@@ -39,11 +42,15 @@ class Broker:
         servers: ``host:port`` of each bootstrap server.
         incarnation: UUID of an embedded broker's run; empty for a real one.
         control_port: Loopback port of an embedded broker's control socket; 0 for a real one.
+        security: How clients connect; None = in clear and with no user.
+        troubles: What clients of this broker met last; for messages.
     """
 
     servers: tuple[str, ...]
     incarnation: str = ""
     control_port: int = 0
+    security: KafkaSecurity | None = None
+    troubles: KafkaTroubles = field(default_factory=KafkaTroubles, compare=False, repr=False)
 
     @property
     def embedded(self) -> bool:
@@ -70,7 +77,21 @@ class Broker:
             "client.id": "oomstream",
             # Connection errors reach us as errors of calls; librdkafka's own lines on stderr would only repeat them.
             "log_level": 2,
+            "error_cb": self.troubles.note,
+            **(self.security.client_config() if self.security is not None else {}),
         }
+
+    def error(self, exc: object, doing: str = "", client: Any = None) -> OomstreamError:
+        """What a failed call to this broker means; `InvalidSetting` where it refuses this user or TLS fails.
+
+        Args:
+            exc: What the call raised or was told; anything that is not Kafka's own = no answer in time.
+            doing: What failed, to begin the sentence with.
+            client: The client that failed: what it still has to say of it is heard first.
+        """
+        if client is not None:
+            client.poll(0)
+        return self.troubles.error(exc, f"{doing}: broker {self.url}" if doing else f"broker {self.url}")
 
 
 def parse_broker(url: str) -> Broker:
@@ -80,8 +101,12 @@ def parse_broker(url: str) -> Broker:
         InvalidSetting: It is not of one of the two forms.
     """
     parts = urlsplit(url)
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise InvalidSetting(f"the broker URL must be {_FORMS}, with no user, query or fragment")
+    if "@" in parts.netloc:
+        raise InvalidSetting(
+            f"the broker URL must be {_FORMS}, with no user: set OOMSTREAM_KAFKA_USER and OOMSTREAM_KAFKA_PASSWORD"
+        )
+    if parts.query or parts.fragment:
+        raise InvalidSetting(f"the broker URL must be {_FORMS}, with no query or fragment")
     servers = tuple(_server(each) for each in parts.netloc.split(","))
     path = parts.path.strip("/").split("/")
     if parts.scheme == "kafka" and path == [""]:
@@ -129,11 +154,15 @@ def find_broker(settings: Settings) -> Broker | None:
     """The broker that settings name, else the embedded one that runs on the data folder, else None.
 
     Raises:
-        InvalidSetting: The broker URL is wrong.
+        InvalidSetting: The broker URL, or a setting of its security, is wrong.
     """
-    if settings.broker_url is not None:
-        return parse_broker(settings.broker_url)
-    return published_broker(settings.data_dir)
+    if settings.broker_url is None:
+        return published_broker(settings.data_dir)
+    broker = parse_broker(settings.broker_url)
+    security = None if broker.embedded else KafkaSecurity.of(settings)
+    if security is not None:
+        security.check()
+    return replace(broker, security=security)
 
 
 def need_broker(settings: Settings) -> Broker:

@@ -56,7 +56,7 @@ class KafkaDeadLetterSink(DeadLetterSink):
         topic = dlq_topic(letters[0].topic)
         error = next((each for each in outcomes if each is not None), None)
         if error is not None:
-            raise StoreUnavailable(f"dead-letter topic {topic} at {self._broker.url}: {error.str()}")
+            raise self._failed(topic, error, producer)
         if len(outcomes) < len(letters):
             raise StoreUnavailable(
                 f"dead-letter topic {topic} at {self._broker.url}: not acknowledged within {self._timeout_s:g} s"
@@ -77,10 +77,13 @@ class KafkaDeadLetterSink(DeadLetterSink):
                     raise StoreUnavailable(f"broker {self._broker.url} takes no dead letters") from exc
                 producer.poll(0.05)
             except KafkaException as exc:
-                where = f"dead-letter topic {dlq_topic(letter.topic)} at {self._broker.url}"
-                raise StoreUnavailable(f"{where}: {exc.args[0].str()}") from exc
+                raise self._failed(dlq_topic(letter.topic), exc, producer) from exc
             else:
                 return
+
+    def _failed(self, topic: str, error: object, producer: Producer) -> StoreUnavailable:
+        # Always to be tried again: a broker that restarts may for a moment refuse a user whom it let in before.
+        return StoreUnavailable(str(self._broker.error(error, f"dead-letter topic {topic}", producer)))
 
     def _open(self) -> Producer:
         if self._producer is None:
@@ -168,7 +171,7 @@ def _letter(message: Message, ends: dict[int, int], broker: Broker, name: str) -
     partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
     if error is not None:
         if error.code() != KafkaError._PARTITION_EOF:
-            raise StoreUnavailable(f"dead-letter topic {name} at {broker.url}: {error.str()}")
+            raise broker.error(error, f"dead-letter topic {name}")
         ends.pop(partition, None)
         return None
     if partition not in ends:
@@ -195,5 +198,5 @@ def _ends(consumer: Consumer, broker: Broker, name: str, timeout_s: float) -> di
             if end > first:
                 ends[partition] = end
     except KafkaException as exc:
-        raise StoreUnavailable(f"dead-letter topic {name} at {broker.url}: {exc.args[0].str()}") from exc
+        raise broker.error(exc, f"dead-letter topic {name}", consumer) from exc
     return ends

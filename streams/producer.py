@@ -235,8 +235,7 @@ class FeatureProducer:
         sent = outcome[0] if outcome else None
         if isinstance(sent, Sent):
             return sent
-        why = sent.str() if sent is not None else f"no answer within {self._timeout_s:g} s"
-        raise StoreUnavailable(f"the event was not delivered to topic {topic!r} of {self._broker.url}: {why}")
+        raise self._broker.error(sent, f"the event was not delivered to topic {topic!r}", self._producer)
 
     def _enqueue(
         self,
@@ -260,7 +259,7 @@ class FeatureProducer:
             except KafkaException as exc:
                 if exc.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     raise InvalidEvent(Reason.TOO_LARGE, f"topic {topic!r}: the event is larger than 1 MiB") from exc
-                raise StoreUnavailable(f"topic {topic!r} of {self._broker.url}: {exc.args[0].str()}") from exc
+                raise self._broker.error(exc, f"the event was not delivered to topic {topic!r}") from exc
         self._since_poll += 1
         if self._since_poll >= _SERVE_EVERY:
             self._since_poll = 0

@@ -110,7 +110,7 @@ class Room:
             wanted = [TopicPartition(topic, number) for number in partitions]
             committed = self._committed.committed(wanted, timeout=self._timeout_s)
         except KafkaException as exc:
-            raise StoreUnavailable(f"broker {self._broker.url} does not answer: {exc.args[0].str()}") from exc
+            raise self._broker.error(exc, client=self._admin) from exc
         ends = log_ends(self._admin, self._broker, wanted, timeout_s=self._timeout_s)
         read = [(each.partition, max(each.offset, 0)) for each in committed]
         return max((ends[topic, number] - offset for number, offset in read), default=0), sum(at for _, at in read)

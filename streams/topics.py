@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub re
     OffsetSpec,
 )
 
-from oomstream.schemas.errors import InvalidRequest, StoreUnavailable
+from oomstream.schemas.errors import InvalidRequest, OomstreamError, StoreUnavailable
 from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.streams.broker import MAX_MESSAGE_BYTES, Broker
 from oomstream.streams.control import make_topics, ping
@@ -25,6 +25,7 @@ DLQ_EXTRA_BYTES = 64 * 1024
 
 _MAX_MESSAGE = "max.message.bytes"
 _LOOK_S = 0.05
+_FIRST_TRY_S = 1.0
 
 
 class Topic(NamedTuple):
@@ -135,11 +136,23 @@ def partition_counts(broker: Broker, *, timeout_s: float, admin: AdminClient | N
         StoreUnavailable: The broker does not answer.
     """
     admin = admin or AdminClient(broker.client_config(timeout_s))
-    try:
-        topics = admin.list_topics(timeout=timeout_s).topics
-    except KafkaException as exc:
-        raise StoreUnavailable(f"broker {broker.url} does not answer: {_why(exc)}") from exc
+    topics = _list_topics(admin, broker, timeout_s)
     return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
+def _list_topics(admin: AdminClient, broker: Broker, timeout_s: float) -> Mapping[str, Any]:
+    """All topics. A broker that refuses connections would be tried until the deadline: so a short try comes first."""
+    first_s = min(_FIRST_TRY_S, timeout_s)
+    try:
+        return admin.list_topics(timeout=first_s).topics
+    except KafkaException as exc:
+        admin.poll(0)  # hear what is wrong
+        if (broker.troubles.all_down and broker.troubles.last is not None) or timeout_s <= first_s:
+            raise broker.error(exc) from exc
+    try:
+        return admin.list_topics(timeout=timeout_s - first_s).topics
+    except KafkaException as exc:
+        raise broker.error(exc, client=admin) from exc
 
 
 class Incarnations:
@@ -176,10 +189,13 @@ class Incarnations:
                 found[name] = str(future.result(timeout=self._timeout_s).topic_id)
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise StoreUnavailable(f"broker {self.broker.url} does not answer: {_why(exc)}") from exc
+                    raise self._error(name, exc) from exc
             except TimeoutError as exc:
-                raise StoreUnavailable(f"broker {self.broker.url} does not answer") from exc
+                raise self._error(name, exc) from exc
         return found
+
+    def _error(self, topic: str, exc: Exception) -> OomstreamError:
+        return self.broker.error(exc, f"looking at topic {topic!r}", self._admin)
 
 
 def log_ends(
@@ -204,16 +220,11 @@ def _result(future: Future[Any], broker: Broker, doing: str, timeout_s: float) -
     try:
         return future.result(timeout=timeout_s)
     except (KafkaException, TimeoutError) as exc:
-        raise StoreUnavailable(f"broker {broker.url}: {doing} failed: {_why(exc)}") from exc
+        raise broker.error(exc, doing) from exc
 
 
-def _refused(broker: Broker, what: str, exc: KafkaException) -> InvalidRequest | StoreUnavailable:
-    text = f"broker {broker.url}: {what}: {_why(exc)}"
-    transport = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
-    return StoreUnavailable(text) if exc.args[0].code() in transport else InvalidRequest(text)
-
-
-def _why(exc: Exception) -> str:
-    """What librdkafka says, without its enum names."""
-    error = exc.args[0] if exc.args else None
-    return error.str() if isinstance(error, KafkaError) else "no answer in time"
+def _refused(broker: Broker, what: str, exc: KafkaException) -> OomstreamError:
+    error = broker.error(exc, what)
+    # What the broker itself refuses is not better the next time.
+    refused = type(error) is StoreUnavailable and not broker.troubles.is_silence(exc)
+    return InvalidRequest(str(error)) if refused else error

@@ -37,9 +37,11 @@ async def open_history(chosen: Settings) -> AsyncIterator[HistoryStore]:
     """
     async with history_store(chosen.history, chosen) as history:
         if await history.pairing_id() is None:
+            place = "OOMSTREAM_HISTORY_URL"
+            if is_embedded(chosen.history):
+                place = f"the folder (OOMSTREAM_DATA_DIR, --data-dir) and {place}"
             raise InvalidSetting(
-                f"history store {history.url} is not initialised: run `oomstream init`, or check the folder "
-                "(OOMSTREAM_DATA_DIR, --data-dir) and OOMSTREAM_HISTORY_URL"
+                f"history store {history.url} is not initialised: run `oomstream init`, or check {place}"
             )
         yield history
 

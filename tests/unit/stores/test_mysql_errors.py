@@ -57,7 +57,7 @@ def test_data_errors_are_dead_letters(code: int) -> None:
         (1049, "Unknown database 'features'", "oomstream init"),
         (1146, "Table 'features.meta' doesn't exist", "oomstream init"),
         (1054, "Unknown column 'speed' in 'field list'", "oomstream apply"),
-        (2026, "the server does not offer TLS", "correct the URL"),
+        (2026, "the server does not offer TLS", "tls in the URL"),
     ],
 )
 def test_wrong_settings_say_what_to_do(code: int, words: str, advice: str) -> None:

@@ -75,7 +75,7 @@ def test_without_a_broker_the_sink_says_so_in_time() -> None:
     """A sink whose broker is gone raises StoreUnavailable by its deadline, and so does the reader."""
     with EmbeddedBroker() as embedded:
         broker = embedded.broker
-    with pytest.raises(StoreUnavailable, match=r"dead-letter topic plane\.dlq at embedded://"):
+    with pytest.raises(StoreUnavailable, match=r"dead-letter topic plane\.dlq: broker embedded://"):
         asyncio.run(KafkaDeadLetterSink(broker, timeout_s=1).send([letter(1)]))
-    with pytest.raises(StoreUnavailable, match=r"dead-letter topic plane\.dlq at embedded://"):
+    with pytest.raises(StoreUnavailable, match=r"dead-letter topic plane\.dlq: broker embedded://"):
         list(read_dead_letters(broker, "plane", timeout_s=1))
