@@ -47,7 +47,7 @@ class Backends:
 
     def examples(self, embedded: int) -> int:
         """How many examples a property test tries, of the number that it tries on embedded stores."""
-        return embedded if self.embedded else max(3, embedded // 8)
+        return embedded if self.embedded else min(10, embedded)
 
     def fresh(self, *, proxied: bool = False, **more: Any) -> Settings:
         """Settings with stores that do not exist yet, or are empty.
