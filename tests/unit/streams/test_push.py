@@ -15,7 +15,7 @@ from oomstream.schemas.errors import InvalidEvent, InvalidRequest, UnknownGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.streams.push import LocalWriter
-from tests.unit.streams.test_ingest import House, UnreliableHistory
+from tests.unit.streams.house import House, UnreliableHistory
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from oomstream.schemas.events import RawRecord
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.ingest import SourceIngest
 from oomstream.streams.registry import RegistrySchemas
-from tests.unit.streams.test_ingest import GROUP, NAME, T0, House
+from tests.unit.streams.house import GROUP, NAME, T0, House
 
 FLAT = {
     "type": "record",

@@ -12,7 +12,7 @@ from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, decode_value, encode_key, encode_value
 from oomstream.streams.repair import repair
 from oomstream.streams.verify import Finding, Verifier
-from tests.unit.streams.test_ingest import House, no_wait, tombstone, valid
+from tests.unit.streams.house import House, no_wait, tombstone, valid
 
 Tamper = Callable[[House, OnlineRow], Awaitable[None]]
 
