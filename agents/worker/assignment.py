@@ -30,6 +30,9 @@ class Assignment:
     def __iter__(self) -> Iterator[PartitionRunner]:
         return iter(tuple(self._runners.values()))
 
+    def __contains__(self, tp: TP) -> bool:
+        return tp in self._runners
+
     def assign(self, partitions: Iterable[TP]) -> None:
         """Give each partition a runner; one that has its runner still is read from where that stands."""
         for tp in partitions:

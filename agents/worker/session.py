@@ -75,6 +75,11 @@ class Session:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._app: WorkerApp | None = None
 
+    @property
+    def elected(self) -> bool:
+        """Whether this worker holds the first partition of the first topic: what Kafka gives to one worker only."""
+        return self._app is not None and bool(self._topics) and TP(self._topics[0], 0) in self._app.partitions
+
     async def run(self, stop: asyncio.Event, changed: Coroutine[Any, Any, None]) -> None:
         """Work until `stop` is set or `changed` returns, then drain.
 

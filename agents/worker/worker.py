@@ -11,6 +11,7 @@ from oomstream.agents.worker.runner import Pipeline
 from oomstream.agents.worker.self_check import check_faust
 from oomstream.agents.worker.session import Session, sleep_until
 from oomstream.agents.worker.stores import Stores, open_stores
+from oomstream.agents.worker.tidying import tidy
 from oomstream.agents.worker.watch import STUCK_S
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import StoreUnavailable
@@ -77,12 +78,23 @@ class Worker:
         async with open_stores(self._settings) as stores:
             catalog = CatalogCache(stores.history)
             pipelines = self._pipelines(stores, catalog, broker)
-            while not self._stop.is_set():
-                groups = await self._find_groups(catalog)
-                session = Session(
-                    self._settings, broker, groups, pipelines, self.metrics, ready=self._ready, stuck_s=self._stuck_s
-                )
-                await session.run(self._stop, self._new_groups(catalog, groups))
+            tidying = asyncio.ensure_future(tidy(stores.online, lambda: session is not None and session.elected))
+            session: Session | None = None
+            try:
+                while not self._stop.is_set():
+                    groups = await self._find_groups(catalog)
+                    session = Session(
+                        self._settings,
+                        broker,
+                        groups,
+                        pipelines,
+                        self.metrics,
+                        ready=self._ready,
+                        stuck_s=self._stuck_s,
+                    )
+                    await session.run(self._stop, self._new_groups(catalog, groups))
+            finally:
+                tidying.cancel()
 
     def _pipelines(self, stores: Stores, catalog: CatalogCache, broker: Broker) -> Callable[[SourceName], Pipeline]:
         settings = self._settings
