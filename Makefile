@@ -7,6 +7,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 ARGS ?=
+SERVERS ?=
 
 .PHONY: help install demo test test-go check lint format types servers bench clean
 
@@ -16,8 +17,8 @@ help:  ## List the targets
 
 install: .venv/.install  ## Make .venv with everything for development
 
-demo: .venv/.demo  ## Run the demo: a year of flights through broker, worker and stores
-	@$(BIN)/oomstream demo $(ARGS)
+demo: $(if $(SERVERS),.venv/.install,.venv/.demo)  ## Run the demo: a year of flights; SERVERS=1: on Kafka, TiDB and TiKV
+	@$(if $(SERVERS),$(BIN)/python -m tests.services run) $(BIN)/oomstream demo $(ARGS)
 
 test: .venv/.install  ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -86,7 +86,7 @@ def run_demo(folder: Path, console: Console, command: str) -> None:
     _check(figures)
     if place.on_servers:
         console.print(f"Labels, training set and definitions are in {folder},", highlight=False)
-        console.print(f"everything else is on the servers, under names that end with {place.run}.\n", highlight=False)
+        console.print(f"everything else is on the servers, under names that hold {place.run}.\n", highlight=False)
     else:
         console.print(f"Everything is in {folder}: stores, labels, training set, definitions.\n", highlight=False)
     console.print("[bold]What to type next[/bold]" + (" (while the servers run)" if place.on_servers else "") + "\n")
