@@ -92,12 +92,22 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
+    def check(self) -> None:
+        """Fail if it has ended."""
+        if self._process.poll() is not None:
+            raise AssertionError(f"the worker ended: {self.wait()}")
+
+    def end(self) -> None:
+        """SIGKILL, if it still runs."""
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+        self._log.close()
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; fails if the worker ends first."""
         deadline = time.monotonic() + DEADLINE_S
         while not condition():
-            if self._process.poll() is not None:
-                raise AssertionError(f"the worker ended: {self.wait()}")
+            self.check()
             assert time.monotonic() < deadline, "the condition never held"
             time.sleep(0.002)
 

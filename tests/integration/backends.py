@@ -64,7 +64,8 @@ class Backends:
         if self.tikv is not None:
             url = self.tikv.proxied_url if proxied else self.tikv.url
             urls["online_url"] = f"{url}/test_{uuid.uuid4().hex[:12]}"
-        return load_settings(**{"data_dir": folder, **urls, **more})
+        group = f"workers-{uuid.uuid4().hex[:12]}"
+        return load_settings(**{"data_dir": folder, "consumer_group": group, **urls, **more})
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
