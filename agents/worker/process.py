@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from oomstream.agents.worker.worker import Worker
 from oomstream.schemas.errors import InvalidRequest, OomstreamError
+from oomstream.stores.crash_points import arm
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker
 
@@ -84,6 +85,7 @@ def worker_main(
         quiet_libraries()
     hard_exit = HardExit()
     try:
+        arm(settings.crash_at)
         asyncio.run(_run(settings, groups, broker, hard_exit))
     except OomstreamError as exc:
         log.critical("%s", exc, exc_info=exc if debug else None)

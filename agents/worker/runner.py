@@ -14,6 +14,7 @@ from oomstream.agents.worker.batches import FetchedBatch, pieces
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.schemas.errors import Fatal, Fenced, OomstreamError
 from oomstream.schemas.events import Record
+from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.ingest import IngestCounts
@@ -154,6 +155,7 @@ class PartitionRunner:
         task = self._task
         if task is None:
             return
+        reach("during_drain")
         if self._expected is None:
             task.cancel()  # still claiming: there is no batch to finish
         done, _ = await asyncio.wait({task}, timeout=deadline_s)
@@ -258,6 +260,7 @@ class PartitionRunner:
             await pipeline.ingest(piece)
         self._busy_since = None
         self._done = held[-1].batch.end
+        reach("before_ack")
         for each in held:
             each.acknowledge()
         self._count(pipeline.counts)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from oomstream.schemas.versions import SourceKind
+from oomstream.stores.crash_points import POINTS
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import read_dead_letters
@@ -20,6 +21,8 @@ from tests.faults.harness import WorkerProcess, broker_process, history_count, l
 from tests.unit.agents.harness import apply, group, produce
 
 PARTITIONS = 4
+ONCE = ("after_dlq", "during_drain")
+"""Crash points that a worker may reach only once: there are few dead letters, and one drain."""
 START = datetime(2024, 5, 1, tzinfo=UTC)
 
 
@@ -68,14 +71,15 @@ def produce_events(stage: Stage, count: int, seed: int) -> list[Produced]:
     return events
 
 
-def assert_exact(stage: Stage, events: list[Produced]) -> None:
+def assert_exact(stage: Stage, events: list[Produced], letters: int = 0) -> None:
     """History holds every event once, online the greatest version of each plane, and positions agree with both."""
+    assert len({each.identity for each in read_dead_letters(stage.broker, "plane", timeout_s=10)}) == letters
     found = left(stage.settings)
     rows = sorted((row.key[0], row.event_time_us, row.values[0]) for row in found.history)
     assert rows == sorted(events)
     assert len({(row.source_id, row.sequence) for row in found.history}) == len(events)
     ends = {source.id: source.next_sequence for source in found.sources}
-    assert sum(ends.values()) == len(events)
+    assert sum(ends.values()) == len(events) + letters
     assert all(source.online_sequence == source.next_sequence for source in found.sources)
     newest: dict[object, tuple[tuple[int, int, int, int], object]] = {}
     for row in found.history:
@@ -100,6 +104,25 @@ def test_killed_ten_times_loses_and_doubles_nothing(stage: Stage, seed: int) -> 
     ended = last.drain()
     assert ended.code == 0, ended.log
     assert_exact(stage, events)
+
+
+def test_killed_at_every_crash_point(stage: Stage) -> None:
+    """SIGKILL at each numbered point of the pipeline, one after the other: history, online and letters are exact."""
+    events = produce_events(stage, 12_000, seed=7)
+    garbage = 40
+    produce(stage.broker, "plane", [(at % PARTITIONS, b"garbage") for at in range(garbage)])
+    more = produce_events(stage, 4_000, seed=8)
+    for point in POINTS:
+        worker = WorkerProcess(stage.folder, batch_rows=300, crash_at=point if point in ONCE else f"{point}:2")
+        if point == "during_drain":
+            before = history_count(stage.settings)
+            worker.until(lambda before=before: history_count(stage.settings) > before)  # type: ignore[misc]
+            worker.signal(signal.SIGTERM)
+        assert worker.wait().code == -9, point
+    last = WorkerProcess(stage.folder, batch_rows=300)
+    last.until(lambda: history_count(stage.settings) == len(events) + len(more))
+    assert last.drain().code == 0
+    assert_exact(stage, events + more, letters=garbage)
 
 
 def test_sigterm_under_load_drains(stage: Stage) -> None:
