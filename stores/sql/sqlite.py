@@ -124,7 +124,7 @@ class SqliteDialect(Dialect):
         """An engine; SQLite's own busy timeout ends a little before our deadline, to say what it waited for."""
         address = sa.URL.create("sqlite+aiosqlite", database=file_uri(url.path, "rw"), query={"uri": "true"})
         # isolation_level=None: the driver begins nothing by itself, `Database` says BEGIN (see traps there).
-        arguments = {"isolation_level": None, "timeout": call_timeout_s * 0.9}
+        arguments = {"isolation_level": None, "timeout": call_timeout_s * 0.75}
         engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, pool_size=4)
 
         @sa.event.listens_for(engine.sync_engine, "connect")

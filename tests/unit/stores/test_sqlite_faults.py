@@ -25,7 +25,7 @@ from oomstream.stores.testing.online import row
 from oomstream.stores.testing.samples import event, group
 from oomstream.stores.urls import StoreUrl
 
-_SHORT = "300ms"
+_SHORT = "2s"
 
 
 @pytest.fixture
