@@ -95,7 +95,7 @@ class Progress:
 
 
 class Feed:
-    """Goes on producing in a thread of its own until the context ends, never far ahead of what is ingested.
+    """Goes on producing in a thread of its own until `stop`, never far ahead of what is ingested.
 
     So there is always work when a test does something to workers or servers, however long that takes.
 
@@ -130,7 +130,13 @@ class Feed:
         self._end.set()
         self._thread.join(DEADLINE_S)
         self._events.close()
-        if self._failed is not None and error is None:
+
+    def stop(self) -> None:
+        """End producing, so that `made` stays as it is."""
+        self._end.set()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive()
+        if self._failed is not None:
             raise self._failed
 
     def _run(self) -> None:
