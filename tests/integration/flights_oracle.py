@@ -41,3 +41,18 @@ def training_set() -> pd.DataFrame:
     airports = measured.add_prefix("weather.").rename(columns={"weather.origin": "origin", "weather.time": "time"})
     joined = pd.merge_asof(both, airports, left_on="event_timestamp", right_on="time", by="origin")
     return joined.sort_values("row").drop(columns=["time", "row"]).reset_index(drop=True)
+
+
+def differing_rows(found: pd.DataFrame) -> int:
+    """How many rows of a training set of the demo are not those of `training_set`; -1 if its form is another."""
+    expected = training_set()
+    if len(found) != len(expected) or sorted(found.columns) != sorted(expected.columns):
+        return -1
+    differs = pd.Series(False, index=expected.index)
+    for name in expected.columns:
+        ours, theirs = found[name], expected[name]
+        if pd.api.types.is_numeric_dtype(theirs) and not pd.api.types.is_bool_dtype(theirs):
+            ours, theirs = ours.astype("float64"), theirs.astype("float64")
+        both_null = ours.isna() & theirs.isna()
+        differs |= ~(both_null | (ours == theirs).fillna(False))
+    return int(differs.sum())
