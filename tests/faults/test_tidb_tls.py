@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
 from oomstream.stores.testing.history_suite import append, register, topic
 from oomstream.stores.testing.samples import event, group
+from tests.certificates import Authority
 from tests.faults.sql_servers import store_on
 from tests.services import tidb
+from tests.services.fixtures import require
 from tests.services.mysql_protocol import SqlServer
 from tests.services.native import HOST, NativeProcess, free_ports
 from tests.services.proxy import Proxy
 from tests.services.server import temporary_folder
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 def _write(path: Path, *parts: bytes) -> Path:
@@ -34,40 +27,15 @@ def _write(path: Path, *parts: bytes) -> Path:
     return path
 
 
-def _certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """Files of an authority, of a certificate of it for the name localhost only, and of that one's key."""
-    now = datetime.datetime.now(datetime.UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    made = []
-    for subject, key in zip(("authority", "localhost"), keys, strict=True):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(_name(subject))
-            .issuer_name(_name("authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=subject == "authority", path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
-        )
-        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    key_text = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return (
-        _write(folder / "ca.pem", made[0]),
-        _write(folder / "server.pem", made[1]),
-        _write(folder / "server.key", key_text),
-    )
-
-
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqlServer, Path]]:
     """A TiDB of our own that has a certificate for localhost, and the authority to trust."""
-    if tidb.available("native").way is None:
-        pytest.skip(tidb.available("native").missing)
-    ca, certificate, key = _certificates(tmp_path_factory.mktemp("tls"))
+    require(tidb.available("native"))
+    files, authority = tmp_path_factory.mktemp("tls"), Authority()
+    ca = _write(files / "ca.pem", authority.certificate.encode())
+    certificate, key = (
+        _write(files / name, text.encode()) for name, text in authority.issue("localhost")._asdict().items()
+    )
     (port,) = free_ports(1)
     folder = temporary_folder("tidb-tls")
     config = _write(

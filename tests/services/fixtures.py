@@ -37,6 +37,12 @@ def _missing(availability: Availability) -> NoReturn:
     pytest.skip(availability.missing)
 
 
+def require(availability: Availability) -> None:
+    """Skip the test, or fail it in CI, if a server that it starts itself cannot be had here."""
+    if not availability.way:
+        _missing(availability)
+
+
 @pytest.fixture(scope="session")
 def _kafka() -> Iterator[Server]:
     if not (availability := kafka.available()).way:

@@ -7,6 +7,7 @@ starts at the proxy is told the proxy's address for everything after, and so nev
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -25,6 +26,7 @@ _LOG4J = Path(__file__).parent / "kafka" / "log4j2.properties"
 _CLUSTER_ID = "b29tc3RyZWFtLXRlc3RzMQ"
 _BUILD_TIMEOUT_S = 900.0
 _PROBE_TIMEOUT_S = 2.0
+_LISTS = frozenset({"listeners", "advertised.listeners", "listener.security.protocol.map"})
 _JAVA_OPTIONS = ["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 
 
@@ -44,13 +46,20 @@ def jars() -> Path:
     return build.built(f"kafka-{VERSION}", [_POM], fetch) / "libs"
 
 
-def start(way: Way | None = None) -> Server:
-    """Start a broker with no topics; ``url`` is ``kafka://host:port``."""
+def start(way: Way | None = None, *, more: Mapping[str, str] | None = None) -> Server:
+    """Start a broker with no topics; ``url`` is ``kafka://host:port``.
+
+    Args:
+        way: How; None = as it can be.
+        more: Settings of the broker beside ours; listeners are added to ours.
+    """
     chosen = available(way).required()
     client_port, proxied_port, controller_port = free_ports(3)
     proxy = Proxy(proxied_port)
     folder = temporary_folder("kafka")
     settings = _settings(client_port, proxied_port, controller_port, proxy.address, folder / "data")
+    for name, value in (more or {}).items():
+        settings[name] = f"{settings[name]},{value}" if name in _LISTS else value
     process = _native(settings, folder) if chosen == "native" else _container(settings)
     address = f"{HOST}:{client_port}"
     return Server(
