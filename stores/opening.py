@@ -7,8 +7,10 @@ returns the store; so a third party's store is a package.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from oomstream.schemas.errors import InvalidSetting, PairingMismatch
 from oomstream.stores.base import HistoryStore, OnlineStore
@@ -83,6 +85,36 @@ async def init_stores(history: HistoryStore, online: OnlineStore | None = None) 
             await online.pair(pairing_id)
         await check_pairing(history, online)
     return pairing_id
+
+
+class Stores(NamedTuple):
+    """Both stores, open, and sure to belong together."""
+
+    history: HistoryStore
+    online: OnlineStore
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, *, make: bool = False) -> AsyncIterator[Stores]:
+    """Open both stores for writing.
+
+    Args:
+        settings: Where they are.
+        make: Make them ready first; files of this machine always are.
+
+    Raises:
+        InvalidSetting: A URL is wrong, or a store on a server was never initialised; names the verb that does it.
+        PairingMismatch: The stores belong to different partners.
+        StoreUnavailable: A store cannot be reached; names the URL.
+    """
+    async with AsyncExitStack() as stack:
+        history = await stack.enter_async_context(history_store(settings.history, settings))
+        online = await stack.enter_async_context(online_store(settings.online, settings))
+        if make or all(StoreUrl.parse(url).is_file for url in (settings.history, settings.online)):
+            await init_stores(history, online)
+        else:
+            await check_pairing(history, online)
+        yield Stores(history, online)
 
 
 async def check_pairing(history: HistoryStore, online: OnlineStore) -> None:

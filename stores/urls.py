@@ -38,6 +38,11 @@ class StoreUrl:
     hosts: tuple[tuple[str, int | None], ...] = ()
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it names a file of this machine rather than a server."""
+        return self.scheme in _FILE_SCHEMES
+
     @classmethod
     def parse(cls, url: str) -> Self:
         """Read a URL.
@@ -69,7 +74,7 @@ class StoreUrl:
         )
 
     def __str__(self) -> str:
-        if self.scheme in _FILE_SCHEMES:
+        if self.is_file:
             return f"{self.scheme}:///{self.path}"
         login = "" if self.user is None else self.user + (f":{_MASK}" if self.password is not None else "") + "@"
         servers = ",".join(host if port is None else f"{host}:{port}" for host, port in self.hosts)

@@ -86,8 +86,9 @@ def gc(
 
     Only TiKV keeps them, and only where no TiDB looks after it; workers do this by themselves.
     """
-    from oomstream.agents.cli.session import open_for_writing, settings
+    from oomstream.agents.cli.session import settings
     from oomstream.schemas.durations import parse_duration_us
+    from oomstream.stores.opening import open_stores
 
     try:
         older_than_us = parse_duration_us(older_than)
@@ -95,7 +96,7 @@ def gc(
         raise typer.BadParameter(str(exc), param_hint="--older-than") from exc
 
     async def run() -> bool:
-        async with open_for_writing(settings()) as (_, online):
+        async with open_stores(settings()) as (_, online):
             return await online.gc(older_than_us / 1e6)
 
     moved = asyncio.run(run())
@@ -105,19 +106,21 @@ def gc(
 
 
 async def _verify(groups: Sequence[str] | None, sample: float) -> list[Verification]:
-    from oomstream.agents.cli.session import open_for_writing, settings
+    from oomstream.agents.cli.session import settings
+    from oomstream.stores.opening import open_stores
     from oomstream.streams.verify import Verifier
 
-    async with open_for_writing(settings()) as (history, online):
+    async with open_stores(settings()) as (history, online):
         verifier = Verifier(history, online, sample=sample)
         return [await verifier.verify(each) for each in _chosen(await history.load_catalog(), groups)]
 
 
 async def _repair(groups: Sequence[str] | None) -> list[Repaired]:
-    from oomstream.agents.cli.session import open_for_writing, settings
+    from oomstream.agents.cli.session import settings
+    from oomstream.stores.opening import open_stores
     from oomstream.streams.repair import repair as repair_group
 
-    async with open_for_writing(settings()) as (history, online):
+    async with open_stores(settings()) as (history, online):
         return [await repair_group(history, online, each) for each in _chosen(await history.load_catalog(), groups)]
 
 

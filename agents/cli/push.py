@@ -105,10 +105,10 @@ class PushedEvent(NamedTuple):
 
 
 async def _write(chosen: Settings, event: PushedEvent) -> None:
-    from oomstream.agents.cli.session import open_for_writing
+    from oomstream.stores.opening import open_stores
     from oomstream.streams.push import LocalWriter
 
-    async with open_for_writing(chosen) as (history, online), LocalWriter(history, online, chosen) as writer:
+    async with open_stores(chosen) as (history, online), LocalWriter(history, online, chosen) as writer:
         if event.delete:
             source, sequence = await writer.delete(event.group, list(event.key.values()), event.event_time)
         else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import InvalidSetting
-from oomstream.stores.base import HistoryStore, OnlineStore, Source
-from oomstream.stores.opening import check_pairing, history_store, init_stores, online_store
+from oomstream.stores.base import HistoryStore, Source
+from oomstream.stores.opening import history_store
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.urls import StoreUrl
 
@@ -22,11 +22,6 @@ def settings() -> Settings:
     return load_settings()
 
 
-def is_embedded(url: str) -> bool:
-    """Whether a store is a file of this machine, which any verb that writes may make."""
-    return StoreUrl.parse(url).scheme == "sqlite"
-
-
 @asynccontextmanager
 async def open_history(chosen: Settings) -> AsyncIterator[HistoryStore]:
     """The history store for reading.
@@ -38,30 +33,12 @@ async def open_history(chosen: Settings) -> AsyncIterator[HistoryStore]:
     async with history_store(chosen.history, chosen) as history:
         if await history.pairing_id() is None:
             place = "OOMSTREAM_HISTORY_URL"
-            if is_embedded(chosen.history):
+            if StoreUrl.parse(chosen.history).is_file:
                 place = f"the folder (OOMSTREAM_DATA_DIR, --data-dir) and {place}"
             raise InvalidSetting(
                 f"history store {history.url} is not initialised: run `oomstream init`, or check {place}"
             )
         yield history
-
-
-@asynccontextmanager
-async def open_for_writing(chosen: Settings, *, make: bool = False) -> AsyncIterator[tuple[HistoryStore, OnlineStore]]:
-    """Both stores, sure to belong together; embedded ones, or any with `make`, are made ready first.
-
-    Raises:
-        InvalidSetting: A store on a server was never initialised; names the verb that does it.
-        StoreUnavailable: A store cannot be reached; names the URL.
-    """
-    async with AsyncExitStack() as stack:
-        history = await stack.enter_async_context(history_store(chosen.history, chosen))
-        online = await stack.enter_async_context(online_store(chosen.online, chosen))
-        if make or (is_embedded(chosen.history) and is_embedded(chosen.online)):
-            await init_stores(history, online)
-        else:
-            await check_pairing(history, online)
-        yield history, online
 
 
 async def registered_catalog(chosen: Settings) -> Catalog:

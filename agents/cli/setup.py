@@ -29,9 +29,10 @@ def init() -> None:
 
 
 async def _init() -> None:
-    from oomstream.agents.cli.session import open_for_writing, settings
+    from oomstream.agents.cli.session import settings
+    from oomstream.stores.opening import open_stores
 
-    async with open_for_writing(settings(), make=True) as (history, online):
+    async with open_stores(settings(), make=True) as (history, online):
         typer.echo(f"history  {history.url}")
         typer.echo(f"online   {online.url}")
     typer.echo("initialised")
@@ -87,9 +88,10 @@ def avsc_files(paths: list[Path]) -> list[Path]:
 
 
 async def _apply(files: list[Path], dry_run: bool) -> None:
-    from oomstream.agents.cli.session import open_for_writing, registered_catalog, settings
+    from oomstream.agents.cli.session import registered_catalog, settings
     from oomstream.schemas.avsc import load_avsc
     from oomstream.schemas.plan import make_plan
+    from oomstream.stores.opening import open_stores
     from oomstream.streams.broker import find_broker
     from oomstream.streams.topics import ensure_topics, topics_of
 
@@ -100,7 +102,7 @@ async def _apply(files: list[Path], dry_run: bool) -> None:
         print_plan(make_plan(await registered_catalog(chosen), groups))
         typer.echo("nothing was changed (--dry-run)")
         return
-    async with open_for_writing(chosen) as (history, _):
+    async with open_stores(chosen) as (history, _):
         plan = make_plan(await history.load_catalog(), groups)
         print_plan(plan)
         if plan:

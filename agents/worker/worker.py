@@ -10,7 +10,7 @@ from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import Pipeline
 from oomstream.agents.worker.self_check import check_faust
 from oomstream.agents.worker.session import Session, sleep_until
-from oomstream.agents.worker.stores import Stores, open_stores
+from oomstream.agents.worker.stores import wait_for_stores
 from oomstream.agents.worker.tidying import tidy
 from oomstream.agents.worker.watch import STUCK_S
 from oomstream.schemas.catalog import Catalog
@@ -18,6 +18,7 @@ from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.stores.base import SourceName
 from oomstream.stores.catalog_cache import CatalogCache
+from oomstream.stores.opening import Stores
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.broker import Broker, need_broker
@@ -75,7 +76,7 @@ class Worker:
         """
         check_faust()
         broker = self._broker or need_broker(self._settings)
-        async with open_stores(self._settings) as stores:
+        async with wait_for_stores(self._settings) as stores:
             catalog = CatalogCache(stores.history)
             pipelines = self._pipelines(stores, catalog, broker)
             tidying = asyncio.ensure_future(tidy(stores.online, lambda: session is not None and session.elected))

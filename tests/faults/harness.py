@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oomstream.agents.worker.stores import open_stores
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.events import Plain
@@ -23,6 +22,7 @@ from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import decode_value, encode_key
 from oomstream.schemas.versions import Version
 from oomstream.stores.base import HistoryRow, Source
+from oomstream.stores.opening import open_stores
 from oomstream.stores.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]

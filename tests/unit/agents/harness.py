@@ -13,7 +13,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from oomstream.agents.worker import Worker
 from oomstream.agents.worker.runner import Pipeline
-from oomstream.agents.worker.stores import Stores, open_stores
 from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import Fenced, LostRange
@@ -22,6 +21,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import make_plan
 from oomstream.stores.base import SourceName
 from oomstream.stores.catalog_cache import CatalogCache
+from oomstream.stores.opening import Stores, open_stores
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams.broker import Broker
 from oomstream.streams.ingest import IngestCounts
