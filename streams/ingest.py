@@ -200,18 +200,18 @@ class SourceIngest:
             DlqLimitReached: Too many dead letters; none of the batch was written.
             Fatal: A store stayed down past the outage budget.
         """
-        backoff = self._backoff()
+        # For the batch as a whole: what works in between must not prolong an outage for ever.
+        outage = self._backoff()
         reach("after_poll")
         while left := self._undone(records):
-            name = group or await self._group_of_topic()
             try:
-                await self._take(left, name, backoff)
+                await self._take(left, group or await self._group_of_topic())
             except DefinitionChanged:
-                await backoff.call(self._catalog.reload)
+                await self._backoff().call(self._catalog.reload)
                 self._decoders.clear()
             except StoreUnavailable as exc:
-                await backoff.wait(exc)
-                await backoff.call(self._take_again)
+                await outage.wait(exc)
+                await self._backoff().call(self._take_again)
         self.counts.batches += 1
 
     def _undone(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -222,33 +222,34 @@ class SourceIngest:
         return [record for record in records if record.offset >= position]
 
     async def _group_of_topic(self) -> str:
-        for catalog in (await self._catalog.get(), await self._catalog.reload()):
-            if group := catalog.by_topic(self._name.name):
-                return group.name
-        raise Fatal(f"{self._where}: no registered group has this topic")
+        topic = self._name.name
+        group = (await self._catalog.get()).by_topic(topic) or (await self._catalog.reload()).by_topic(topic)
+        if group is None:
+            raise Fatal(f"{self._where}: no registered group has this topic")
+        return group.name
 
-    async def _take(self, records: Sequence[Record], group: str, backoff: Backoff) -> None:
-        decoded, registered = await self._decode(records, group, backoff)
+    async def _take(self, records: Sequence[Record], group: str) -> None:
+        decoded, registered = await self._decode(records, group)
         counts = self._held.dlq
         if decoded.rejected or counts != DlqCounts():
             counts = self._judge(records, decoded.rejected)
-        await self._send(decoded.rejected, "decode", backoff)
+        await self._send(decoded.rejected, "decode")
         self.counts.ignored_fields += decoded.ignored_fields
-        await self._write(registered, decoded.events, records, counts, backoff)
+        await self._write(registered, decoded.events, records, counts)
 
-    async def _decode(self, records: Sequence[Record], group: str, backoff: Backoff) -> tuple[Decoded, RegisteredGroup]:
+    async def _decode(self, records: Sequence[Record], group: str) -> tuple[Decoded, RegisteredGroup]:
         """Decode a batch with all that can be known: what was unknown is fetched once, then judged."""
         registered = (await self._catalog.get()).groups[group]
         decoded = self._decoder(registered).decode(records)
         if decoded.unknown_schema_ids and self._registry is not None:
             registry = self._registry
-            await backoff.call(lambda: registry.fetch(decoded.unknown_schema_ids))
+            await self._backoff().call(lambda: registry.fetch(decoded.unknown_schema_ids))
             self._decoders.clear()
             decoded = self._decoder(registered).decode(records)
         if decoded.unknown_fingerprints:
             # A newer definition may have been published. (Unknown JSON fields need no such look: the history
             # transaction refuses a batch that was decoded with an older definition.)
-            registered = (await backoff.call(self._catalog.reload)).groups[group]
+            registered = (await self._backoff().call(self._catalog.reload)).groups[group]
             self._decoders.clear()
             decoded = self._decoder(registered).decode(records)
         return decoded, registered
@@ -264,7 +265,7 @@ class SourceIngest:
         dead = {each.record.offset for each in rejected}
         return self._dlq_limit.after(self._held.dlq, [record.offset in dead for record in records], where=self._where)
 
-    async def _send(self, rejected: Sequence[Rejected], stage: str, backoff: Backoff) -> None:
+    async def _send(self, rejected: Sequence[Rejected], stage: str) -> None:
         if not rejected:
             return
         letters = [
@@ -283,7 +284,7 @@ class SourceIngest:
             )
             for each in rejected
         ]
-        await backoff.call(lambda: self._dead_letters.send(letters))
+        await self._backoff().call(lambda: self._dead_letters.send(letters))
         self.counts.dead_letters += len(letters)
         reach("after_dlq")
 
@@ -293,7 +294,6 @@ class SourceIngest:
         events: Sequence[Event],
         records: Sequence[Record],
         counts: DlqCounts,
-        backoff: Backoff,
     ) -> None:
         """Write events and move the position to just behind `records`.
 
@@ -308,30 +308,28 @@ class SourceIngest:
             if len(events) > 1:
                 middle = len(events) // 2
                 split = next(at for at, record in enumerate(records) if record.offset == events[middle].sequence)
-                await self._write(registered, events[:middle], records[:split], held.dlq, backoff)
-                await self._write(registered, events[middle:], records[split:], counts, backoff)
+                await self._write(registered, events[:middle], records[:split], held.dlq)
+                await self._write(registered, events[middle:], records[split:], counts)
                 return
             if not events:
                 raise Fatal(f"{self._where}: the history database rejects the position itself: {exc}") from exc
-            await self._dead_letter_of_store(events[0], records, exc, backoff)
+            await self._dead_letter_of_store(events[0], records, exc)
             counts = self._dlq_limit.after(counts, [True], where=self._where)
-            await self._write(registered, (), records, counts, backoff)
+            await self._write(registered, (), records, counts)
             return
         self._source = replace(held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
         reach("after_history")
         if events:
             rows = self._newest_rows(registered, events, ingest_time_us)
-            await backoff.call(lambda: self._online.upsert_newer(rows))
+            await self._backoff().call(lambda: self._online.upsert_newer(rows))
             self.counts.events += len(events)
         self._source = replace(self._source, online_sequence=end)
         reach("after_online")
 
-    async def _dead_letter_of_store(
-        self, event: Event, records: Sequence[Record], error: InvalidEvent, backoff: Backoff
-    ) -> None:
+    async def _dead_letter_of_store(self, event: Event, records: Sequence[Record], error: InvalidEvent) -> None:
         record = next(record for record in records if record.offset == event.sequence)
         reason = InvalidEvent(Reason.REJECTED_BY_STORE, str(error))
-        await self._send([Rejected(record, reason)], "store", backoff)
+        await self._send([Rejected(record, reason)], "store")
 
     def _newest_rows(
         self, registered: RegisteredGroup, events: Sequence[Event], ingest_time_us: int
@@ -370,10 +368,8 @@ class SourceIngest:
 
     async def _move_to(self, sequence: int) -> None:
         """Move the position with no events, past a range that is lost."""
-        catalog = await self._catalog.get()
-        group = catalog.by_topic(self._name.name)
-        if group is None:
-            raise Fatal(f"{self._where}: no registered group has this topic")
+        name = await self._backoff().call(self._group_of_topic)
+        group = (await self._catalog.get()).group(name)
         held = self._held
         batch = HistoryBatch(group, (), sequence, sequence, held.dlq)
         await self._backoff().call(lambda: self._history.append(held, batch))
