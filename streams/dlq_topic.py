@@ -170,6 +170,8 @@ def _letter(message: Message, ends: dict[int, int], broker: Broker, name: str) -
     """The letter in a message, if there is one; takes partitions that are read to their end out of `ends`."""
     partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
     if error is not None:
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return None  # of the group that the client wants to have, and this reader has no use for
         if error.code() != KafkaError._PARTITION_EOF:
             raise broker.error(error, f"dead-letter topic {name}")
         ends.pop(partition, None)

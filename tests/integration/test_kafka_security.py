@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,11 @@ from tests.services.native import free_ports
 from tests.services.server import Server
 
 PASSWORD = "kH7-geheim-wort"
-USER = "features"
+USERS = ("apply", "workers", "producers", "status")
+"""The rows of the table of rights in docs/operations.md, each a user here; "nobody" is one more, without rights."""
+
+TOPICS = ("rides_plain", "rides_scram", "rides_mutual")
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 class SecureKafka(NamedTuple):
@@ -62,18 +66,29 @@ class SecureKafka(NamedTuple):
         file.write_text(f"{text}\n", encoding="utf-8")
         return str(file)
 
-    def settings(self, **changes: str) -> dict[str, str]:
-        """Variables that let `USER` in by password; a change to "" takes one away."""
+    def by_password(self, user: str, **changes: str) -> dict[str, str]:
+        """Variables that let a user in by password; a change to "" takes one away."""
         variables = {
             "OOMSTREAM_BROKER_URL": self.sasl,
             "OOMSTREAM_KAFKA_TLS": "true",
             "OOMSTREAM_KAFKA_CA_FILE": self.secret("ca.pem", self.authority.certificate),
-            "OOMSTREAM_KAFKA_USER": USER,
+            "OOMSTREAM_KAFKA_USER": user,
             "OOMSTREAM_KAFKA_PASSWORD_FILE": self.secret("password", PASSWORD),
             "OOMSTREAM_CALL_TIMEOUT": "10s",
             **changes,
         }
         return {name: value for name, value in variables.items() if value}
+
+    def by_certificate(self, user: str) -> dict[str, str]:
+        """Variables that let a user in by a certificate."""
+        certificate = self.authority.issue(user)
+        return {
+            "OOMSTREAM_BROKER_URL": self.mutual,
+            "OOMSTREAM_KAFKA_TLS": "true",
+            "OOMSTREAM_KAFKA_CA_FILE": self.secret("ca.pem", self.authority.certificate),
+            "OOMSTREAM_KAFKA_CERTIFICATE_FILE": self.secret(f"{user}.pem", certificate.certificate),
+            "OOMSTREAM_KAFKA_KEY_FILE": self.secret(f"{user}.key", certificate.key),
+        }
 
 
 def broker_settings(
@@ -102,24 +117,36 @@ def broker_settings(
     return settings | {
         "listener.name.secure.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
         "listener.name.secure.plain.sasl.jaas.config": (
-            f'{login}.plain.PlainLoginModule required user_{USER}="{PASSWORD}" user_nobody="{PASSWORD}" ;'
+            f"{login}.plain.PlainLoginModule required "
+            + " ".join(f'user_{user}="{PASSWORD}"' for user in (*USERS, "nobody"))
+            + " ;"
         ),
         "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{login}.scram.ScramLoginModule required ;",
     }
 
 
-def grant(admin: AdminClient, principal: str) -> None:
-    """Give a principal the rights that docs/operations.md lists."""
-    of_topics = ("READ", "WRITE", "DESCRIBE", "CREATE", "DESCRIBE_CONFIGS")
-    wanted = [(ResourceType.TOPIC, "rides", each) for each in of_topics]
-    wanted.append((ResourceType.GROUP, "oomstream", "READ"))
-    allow, prefixed = AclPermissionType.ALLOW, ResourcePatternType.PREFIXED
-    bindings = [
-        AclBinding(kind, name, prefixed, principal, "*", AclOperation[operation], allow)
-        for kind, name, operation in wanted
+def grants() -> list[AclBinding]:
+    """The rights that docs/operations.md lists, for `TOPICS`, their dead-letter topics and the consumer group."""
+    table = re.search(r"^\| who \|.*?\n\n", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert table is not None
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].split("\n")[2:] if line]
+    assert [re.findall(r"\w+", row[0])[0] for row in rows] == list(USERS)
+    topic, group = ResourceType.TOPIC, ResourceType.GROUP
+    of = [[(topic, each) for each in TOPICS], [(topic, f"{each}.dlq") for each in TOPICS], [(group, "oomstream")]]
+    return [
+        AclBinding(kind, name, ResourcePatternType.LITERAL, principal, "*", operation(word), AclPermissionType.ALLOW)
+        for user, row in zip(USERS, rows, strict=True)
+        for resources, cell in zip(of, row[1:], strict=True)
+        for kind, name in resources
+        for word in re.findall(r"[A-Z]\w+", cell)
+        for principal in (f"User:{user}", f"User:CN={user}")
     ]
-    for future in admin.create_acls(bindings, request_timeout=20).values():
-        future.result(20)
+
+
+def operation(word: str) -> AclOperation:
+    """An operation by the name that Kafka's documentation gives it."""
+    found: AclOperation = AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word).upper()]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -131,29 +158,32 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     more = broker_settings(sasl_port, mutual_port, authority.issue("localhost"), authority, folder)
     with kafka.start("native", more=more) as server:
         admin = AdminClient({"bootstrap.servers": server.url.removeprefix("kafka://"), "log_level": 0})
-        grant(admin, f"User:{USER}")
-        grant(admin, "User:CN=reader")
         scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        change = UserScramCredentialUpsertion(USER, scram, PASSWORD.encode())
-        for future in admin.alter_user_scram_credentials([change]).values():
+        changes = (UserScramCredentialUpsertion(user, scram, PASSWORD.encode()) for user in USERS)
+        for future in admin.create_acls(grants()).values():
+            future.result(20)
+        for future in admin.alter_user_scram_credentials([*changes]).values():
             future.result(20)
         yield SecureKafka(
             server, f"kafka://localhost:{sasl_port}", f"kafka://localhost:{mutual_port}", authority, folder
         )
 
 
-def all_the_way(secure: SecureKafka, tmp_path: Path, topic: str, settings: Mapping[str, str]) -> str:
-    """Topics made, events produced and ingested, a dead letter written and listed; gives all that was printed."""
+def all_the_way(secure: SecureKafka, tmp_path: Path, topic: str, login: Callable[[str], dict[str, str]]) -> str:
+    """From `apply` to `dlq list`, each by a user with just the rights that the docs list; gives what was printed."""
     cli = Cli(tmp_path)
-    cli.environment |= settings
+    plain = dict(cli.environment)
+    cli.environment = plain | login("apply")
     said = cli.run("apply", str(cli.define(name=topic))).stdout
     assert f"new topic {topic}.dlq" in said
     bad = Producer({"bootstrap.servers": secure.server.url.removeprefix("kafka://"), "log_level": 0})
     bad.produce(topic, b"not an event", b"ann", partition=0)
     assert bad.flush(20) == 0
+    cli.environment = plain | login("workers")
     with cli.running("worker", until=f"reading {topic}") as worker:
-        push = ("push", "-g", topic, "-k", "ann", "--feature", "price=12.5", "--wait")
-        said += cli.run(*push).stdout
+        cli.environment = plain | login("producers")
+        said += cli.run("push", "-g", topic, "-k", "ann", "--feature", "price=12.5", "--wait").stdout
+        cli.environment = plain | login("status")
         while sum(row["lag"] for row in cli.json("status")):
             pass
     said += cli.run("get", "online", "-k", "ann", "--feature", f"{topic}.price").stdout
@@ -175,22 +205,18 @@ def letters_headers(secure: SecureKafka, topic: str) -> bytes:
 def test_by_password(secure: SecureKafka, tmp_path: Path, mechanism: str) -> None:
     """apply, push, worker, dead letters and status work by TLS and password; the password is in nothing they say."""
     topic = f"rides_{mechanism[:5].lower()}"
-    said = all_the_way(secure, tmp_path, topic, secure.settings(OOMSTREAM_KAFKA_SASL_MECHANISM=mechanism))
+
+    def login(user: str) -> dict[str, str]:
+        return secure.by_password(user, OOMSTREAM_KAFKA_SASL_MECHANISM=mechanism)
+
+    said = all_the_way(secure, tmp_path, topic, login)
     assert PASSWORD not in said
     assert PASSWORD.encode() not in letters_headers(secure, topic)
 
 
 def test_by_certificate(secure: SecureKafka, tmp_path: Path) -> None:
-    """The same with a client certificate instead of a user."""
-    certificate = secure.authority.issue("reader")
-    settings = {
-        "OOMSTREAM_BROKER_URL": secure.mutual,
-        "OOMSTREAM_KAFKA_TLS": "true",
-        "OOMSTREAM_KAFKA_CA_FILE": secure.secret("ca.pem", secure.authority.certificate),
-        "OOMSTREAM_KAFKA_CERTIFICATE_FILE": secure.secret("client.pem", certificate.certificate),
-        "OOMSTREAM_KAFKA_KEY_FILE": secure.secret("client.key", certificate.key),
-    }
-    said = all_the_way(secure, tmp_path, "rides_mutual", settings)
+    """The same with client certificates instead of passwords."""
+    said = all_the_way(secure, tmp_path, "rides_mutual", secure.by_certificate)
     assert "PRIVATE KEY" not in said
 
 
@@ -203,7 +229,7 @@ def test_by_certificate(secure: SecureKafka, tmp_path: Path) -> None:
         ),
         ({"OOMSTREAM_KAFKA_CA_FILE": ""}, "TLS failed (certificate verify failed"),
         ({"OOMSTREAM_BROKER_URL": "127.0.0.1"}, "TLS failed (certificate verify failed"),
-        ({"OOMSTREAM_KAFKA_USER": "nobody"}, "lacks a right"),
+        ({"user": "nobody"}, "lacks a right"),
     ],
     ids=["wrong password", "unknown authority", "wrong host name", "no rights"],
 )
@@ -212,7 +238,7 @@ def test_refused(secure: SecureKafka, tmp_path: Path, changes: dict[str, str], s
     cli = Cli(tmp_path)
     if changes.get("OOMSTREAM_BROKER_URL"):
         changes = {"OOMSTREAM_BROKER_URL": secure.sasl.replace("localhost", "127.0.0.1")}
-    cli.environment |= secure.settings(**changes)
+    cli.environment |= secure.by_password(**{"user": "apply", **changes})
     refused = cli.run("apply", str(cli.define(name="others")), code=2)
     assert sentence in refused.stderr
     assert "geheim" not in refused.stderr
@@ -224,7 +250,7 @@ def test_worker_that_is_refused_ends(
     """A worker whose user may not read ends with the sentence; neither text forms nor its log hold the password."""
     cli = Cli(tmp_path)
     cli.run("apply", str(cli.define(name="private")), OOMSTREAM_BROKER_URL=secure.server.url)
-    cli.environment |= secure.settings(OOMSTREAM_KAFKA_USER="nobody")
+    cli.environment |= secure.by_password("nobody")
     with caplog.at_level(logging.DEBUG):
         ended = subprocess.run(
             cli.command("--debug", "worker"),
