@@ -67,7 +67,7 @@ def _start(argv: Sequence[str]) -> int:
             lines = [f"export {name}={url}" for name, url in urls.items()]
             print("\n".join(["", *lines, "", "Ctrl-C stops them; their data goes with them."]), flush=True)
             stop.wait()
-        print("stopping the servers …", file=sys.stderr, flush=True)
+        print("stopping the servers; their data goes with them …", file=sys.stderr, flush=True)
     return code
 
 
