@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from oomstream.schemas.catalog import Catalog
+from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.opening import history_store
 from oomstream.stores.settings import Settings
@@ -90,8 +91,14 @@ class Progress:
         self._runner.close()
 
     def done(self) -> int:
-        """Records of the topic that are in history or dead-lettered."""
-        return sum(source.next_sequence for source in self._runner.run(self._history.sources()))
+        """Records of the topic that are in history or dead-lettered; waits for a server that is just away."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return sum(source.next_sequence for source in self._runner.run(self._history.sources()))
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
 
 class Feed:
