@@ -7,7 +7,6 @@ key columns and the label time are read out of it as Arrow.
 from __future__ import annotations
 
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -183,10 +182,10 @@ def read_labels(labels: Any, *, text_columns: Mapping[str, pa.DataType] | None =
     """
     if isinstance(labels, str | os.PathLike):
         return ArrowLabels(_read_file(Path(labels), text_columns or {}))
-    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
-    if pandas is not None and isinstance(labels, pandas.DataFrame):
+    library = frame_library(labels)
+    if library == "pandas":
         return PandasLabels(labels)
-    if polars is not None and isinstance(labels, polars.DataFrame | polars.LazyFrame):
+    if library == "polars":
         return PolarsLabels(labels.lazy().collect())
     try:
         if isinstance(labels, pa.Table):
@@ -205,6 +204,19 @@ def read_labels(labels: Any, *, text_columns: Mapping[str, pa.DataType] | None =
         f"labels: a {type(labels).__name__} is not a table; pass a pandas or polars DataFrame, an Arrow table, "
         "a list of dicts, or the path of a .csv, .parquet, .arrow or .feather file"
     )
+
+
+def frame_library(table: Any) -> str | None:
+    """``pandas`` or ``polars`` if this is a DataFrame (or LazyFrame) of theirs or of a subclass, else None.
+
+    It goes by names: a library is not loaded for this, and one that another thread is still importing is in
+    `sys.modules` before it has any classes.
+    """
+    for base in type(table).__mro__:
+        library = base.__module__.partition(".")[0]
+        if base.__name__ in _FRAMES.get(library, ()):
+            return library
+    return None
 
 
 def _table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -300,6 +312,8 @@ def _as_numbers(texts: Chunked) -> Chunked | None:
     except pa.ArrowInvalid:
         return None
 
+
+_FRAMES = {"pandas": ("DataFrame",), "polars": ("DataFrame", "LazyFrame")}
 
 _ALIKE = frozenset({"string", "bytes", "integer", "floating", "mixed-integer-float", "boolean", "empty"})
 """What pandas finds in an object column that Arrow takes value by value."""

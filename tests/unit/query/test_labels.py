@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -310,3 +312,20 @@ def test_csv_guesses_lose_nothing(tmp_path: Path) -> None:
     broken.write_text("a,b\n1\n")
     with pytest.raises(InvalidLabels, match=r"broken\.csv: not a readable \.csv file"):
         read_labels(broken)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_library_that_another_thread_is_importing(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are read while another thread has just begun to import pandas or polars, whose module is still empty."""
+    monkeypatch.setitem(sys.modules, library, ModuleType(library))
+    assert times_of([{"event_timestamp": NOON}]) == [NOON_US]
+
+
+def test_frame_of_a_subclass() -> None:
+    """A DataFrame of somebody's subclass is a DataFrame, and keeps its index."""
+
+    class Frame(pd.DataFrame):
+        pass
+
+    table = read_labels(Frame({"k": [1]}, index=["x"]))
+    assert list(table.to_pandas(pa.table({"f": [2]})).index) == ["x"]
