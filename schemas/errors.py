@@ -90,7 +90,15 @@ class LostRange(Fatal):
 
 
 class DlqLimitReached(Fatal):
-    """More dead letters in a row, or in proportion, than the settings allow."""
+    """More dead letters in a row, or in proportion, than the settings allow.
+
+    Attributes:
+        allowed: How many records of the batch come before the one that passes the limit.
+    """
+
+    def __init__(self, message: str, allowed: int = 0) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class PairingMismatch(Fatal):

@@ -124,7 +124,7 @@ class DlqLimit(NamedTuple):
             where: Names the source in the error.
 
         Raises:
-            DlqLimitReached: A limit is passed within the batch; no letter of the batch may be written.
+            DlqLimitReached: A limit is passed within the batch; its `allowed` records may be taken, no more.
         """
         if True not in letters and counts.window_records + len(letters) < self.window:
             # The common case, a batch of valid events, must cost nothing per event.
@@ -132,7 +132,7 @@ class DlqLimit(NamedTuple):
                 0 if letters else counts.consecutive, counts.window_records + len(letters), counts.window_letters
             )
         consecutive, records, dead = counts
-        for is_letter in letters:
+        for allowed, is_letter in enumerate(letters):
             consecutive = consecutive + 1 if is_letter else 0
             records += 1
             dead += is_letter
@@ -140,7 +140,8 @@ class DlqLimit(NamedTuple):
                 raise DlqLimitReached(
                     f"{where}: more than {self.max_consecutive} events in a row are invalid; stopped before any more "
                     "become dead letters (see `oomstream dlq list`; after the fix, start the worker again, or raise "
-                    "OOMSTREAM_DLQ_MAX_CONSECUTIVE to let them pass)"
+                    "OOMSTREAM_DLQ_MAX_CONSECUTIVE to let them pass)",
+                    allowed,
                 )
             if records >= self.window:
                 if dead > records * self.max_ratio:
@@ -148,7 +149,8 @@ class DlqLimit(NamedTuple):
                         f"{where}: {dead} of the last {records} events are invalid, more than the share of "
                         f"{self.max_ratio:g} allowed; stopped before any more become dead letters (see `oomstream dlq "
                         "list`; after the fix, start the worker again, or raise OOMSTREAM_DLQ_MAX_RATIO "
-                        "to let them pass)"
+                        "to let them pass)",
+                        allowed,
                     )
                 records = dead = 0
         return DlqCounts(consecutive, records, dead)

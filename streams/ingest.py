@@ -25,6 +25,7 @@ from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.errors import (
     DefinitionChanged,
+    DlqLimitReached,
     Fatal,
     Fenced,
     InvalidEvent,
@@ -42,6 +43,7 @@ from oomstream.stores.rebuild import rebuild_source
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink, DlqLimit
+from oomstream.streams.refused import RefusedLog, reasons_text
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,8 @@ class SourceIngest:
         self._decoders: dict[str, Decoder] = {}
         self._source: Source | None = None
         self._stored_online_sequence = 0
+        self._interrupted = False
+        self._refused = RefusedLog(self._where)
 
     @property
     def next_offset(self) -> int:
@@ -197,11 +201,14 @@ class SourceIngest:
 
         Raises:
             Fenced: The source has another owner now; nothing more of the batch was written.
-            DlqLimitReached: Too many dead letters; none of the batch was written.
+            DlqLimitReached: Too many dead letters; the batch was taken up to the record that passes the limit.
             Fatal: A store stayed down past the outage budget.
         """
         # For the batch as a whole: what works in between must not prolong an outage for ever.
         outage = self._backoff()
+        if self._interrupted:
+            # The last batch was left (cancelled, or given up) between history and online: finish it first.
+            await self._backoff().call(self._take_again)
         reach("after_poll")
         while left := self._undone(records):
             try:
@@ -230,12 +237,23 @@ class SourceIngest:
 
     async def _take(self, records: Sequence[Record], group: str) -> None:
         decoded, registered = await self._decode(records, group)
-        counts = self._held.dlq
-        if decoded.rejected or counts != DlqCounts():
-            counts = self._judge(records, decoded.rejected)
-        await self._send(decoded.rejected, "decode")
-        self.counts.ignored_fields += decoded.ignored_fields
-        await self._write(registered, decoded.events, records, counts)
+        dead = frozenset(each.record.offset for each in decoded.rejected)
+        events, rejected = decoded.events, decoded.rejected
+        limit: DlqLimitReached | None = None
+        try:
+            self._judge(records, dead)
+        except DlqLimitReached as exc:
+            limit = DlqLimitReached(f"{exc}; in this batch: {reasons_text(rejected)}")
+            records = records[: exc.allowed]
+            before = records[-1].offset if records else -1
+            events = [event for event in events if event.sequence <= before]
+            rejected = [each for each in rejected if each.record.offset <= before]
+        if records:
+            await self._send(rejected, "decode")
+            self.counts.ignored_fields += decoded.ignored_fields
+            await self._write(registered, events, records, dead)
+        if limit is not None:
+            raise limit
 
     async def _decode(self, records: Sequence[Record], group: str) -> tuple[Decoded, RegisteredGroup]:
         """Decode a batch with all that can be known: what was unknown is fetched once, then judged."""
@@ -261,8 +279,10 @@ class SourceIngest:
             self._decoders[name] = Decoder(registered, self._limits, known)
         return self._decoders[name]
 
-    def _judge(self, records: Sequence[Record], rejected: Sequence[Rejected]) -> DlqCounts:
-        dead = {each.record.offset for each in rejected}
+    def _judge(self, records: Sequence[Record], dead: frozenset[int]) -> DlqCounts:
+        """What the dead-letter limit remembers after `records`, of which those at the offsets `dead` are letters."""
+        if not dead and self._held.dlq == DlqCounts():
+            return self._held.dlq
         return self._dlq_limit.after(self._held.dlq, [record.offset in dead for record in records], where=self._where)
 
     async def _send(self, rejected: Sequence[Rejected], stage: str) -> None:
@@ -286,6 +306,7 @@ class SourceIngest:
         ]
         await self._backoff().call(lambda: self._dead_letters.send(letters))
         self.counts.dead_letters += len(letters)
+        self._refused.add(rejected)
         reach("after_dlq")
 
     async def _write(
@@ -293,14 +314,16 @@ class SourceIngest:
         registered: RegisteredGroup,
         events: Sequence[Event],
         records: Sequence[Record],
-        counts: DlqCounts,
+        dead: frozenset[int],
     ) -> None:
-        """Write events and move the position to just behind `records`.
+        """Write events and move the position to just behind `records`, of which those at `dead` are letters.
 
         A row that the database rejects for its data is found by halving; it alone becomes a dead letter.
         """
         end = records[-1].offset + 1
         held = self._held
+        counts = self._judge(records, dead)
+        self._interrupted = True
         batch = HistoryBatch(registered.group, events, end, held.online_sequence, counts)
         try:
             ingest_time_us = await self._history.append(held, batch)
@@ -308,14 +331,15 @@ class SourceIngest:
             if len(events) > 1:
                 middle = len(events) // 2
                 split = next(at for at, record in enumerate(records) if record.offset == events[middle].sequence)
-                await self._write(registered, events[:middle], records[:split], held.dlq)
-                await self._write(registered, events[middle:], records[split:], counts)
+                await self._write(registered, events[:middle], records[:split], dead)
+                await self._write(registered, events[middle:], records[split:], dead)
                 return
             if not events:
                 raise Fatal(f"{self._where}: the history database rejects the position itself: {exc}") from exc
+            dead |= {events[0].sequence}
+            self._judge(records, dead)
             await self._dead_letter_of_store(events[0], records, exc)
-            counts = self._dlq_limit.after(counts, [True], where=self._where)
-            await self._write(registered, (), records, counts)
+            await self._write(registered, (), records, dead)
             return
         self._source = replace(held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
         reach("after_history")
@@ -324,6 +348,7 @@ class SourceIngest:
             await self._backoff().call(lambda: self._online.upsert_newer(rows))
             self.counts.events += len(events)
         self._source = replace(self._source, online_sequence=end)
+        self._interrupted = False
         reach("after_online")
 
     async def _dead_letter_of_store(self, event: Event, records: Sequence[Record], error: InvalidEvent) -> None:
@@ -365,6 +390,7 @@ class SourceIngest:
             raise Fenced(f"{self._where}: another owner has claimed the source")
         self._source = await self._history.claim(self._name)
         await self._finish_online()
+        self._interrupted = False
 
     async def _move_to(self, sequence: int) -> None:
         """Move the position with no events, past a range that is lost."""
@@ -377,6 +403,7 @@ class SourceIngest:
 
     async def flush(self) -> None:
         """Store how far online rows are written; what cannot be stored now is derived again by the next owner."""
+        self._refused.say()
         source = self._source
         if source is None or source.online_sequence == self._stored_online_sequence:
             return

@@ -56,7 +56,7 @@ class FeatureProducer:
     """Produces events of registered groups; for use from one thread or several.
 
     ``with FeatureProducer.open() as producer:`` delivers everything before it ends, or raises. `produce` only queues:
-    `flush` waits for the broker's acknowledgements and raises if any event was not delivered. `send` waits for one.
+    `flush` waits for the broker's acknowledgements and raises if any event was not acknowledged. `send` waits for one.
     Retries do not double or reorder events (idempotent, acks=all).
 
     Args:
@@ -126,7 +126,7 @@ class FeatureProducer:
         """Deliver everything.
 
         Raises:
-            StoreUnavailable: Some events were not delivered.
+            StoreUnavailable: Some events were not acknowledged; they may be in the log all the same.
         """
         self.__exit__(None, None, None)
 
@@ -172,7 +172,7 @@ class FeatureProducer:
         Raises:
             InvalidEvent: A value is wrong; names the field.
             UnknownGroup: No such group.
-            StoreUnavailable: It was not delivered.
+            StoreUnavailable: It was not acknowledged; it may be in the log all the same.
         """
         codec = self._codec(group)
         key, value = self._encode(codec, values)
@@ -182,7 +182,7 @@ class FeatureProducer:
         """Deliver the deletion of an entity from a group, as of a time (None = now); see `produce_delete`.
 
         Raises:
-            StoreUnavailable: It was not delivered.
+            StoreUnavailable: It was not acknowledged; it may be in the log all the same.
         """
         topic, raw, headers = self._tombstone(group, key, event_time)
         return self._deliver(topic, raw, None, headers)
@@ -191,7 +191,8 @@ class FeatureProducer:
         """Wait until every queued event is acknowledged.
 
         Raises:
-            StoreUnavailable: Some were not delivered; says how many, and why the first was not.
+            StoreUnavailable: Some were not acknowledged (they may be in the log all the same); says how many, and why
+                the first was not.
         """
         left = self._producer.flush(self._timeout_s + 1.0)
         with self._lock:
@@ -199,7 +200,7 @@ class FeatureProducer:
         if failures:
             topic, why = failures[0]
             raise StoreUnavailable(
-                f"events not delivered to {self._broker.url}: {len(failures)}, the first to topic {topic!r}: {why}"
+                f"events not acknowledged by {self._broker.url}: {len(failures)}, the first to topic {topic!r}: {why}"
             )
         if left:
             raise StoreUnavailable(f"events not acknowledged by {self._broker.url} in time: {left}")
@@ -235,7 +236,7 @@ class FeatureProducer:
         sent = outcome[0] if outcome else None
         if isinstance(sent, Sent):
             return sent
-        raise self._broker.error(sent, f"the event was not delivered to topic {topic!r}", self._producer)
+        raise self._broker.error(sent, f"the event was not acknowledged by topic {topic!r}", self._producer)
 
     def _enqueue(
         self,
@@ -259,7 +260,7 @@ class FeatureProducer:
             except KafkaException as exc:
                 if exc.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     raise InvalidEvent(Reason.TOO_LARGE, f"topic {topic!r}: the event is larger than 1 MiB") from exc
-                raise self._broker.error(exc, f"the event was not delivered to topic {topic!r}") from exc
+                raise self._broker.error(exc, f"the event was not acknowledged by topic {topic!r}") from exc
         self._since_poll += 1
         if self._since_poll >= _SERVE_EVERY:
             self._since_poll = 0

@@ -148,7 +148,7 @@ class LocalWriter:
                 self._ingest = None
         if self._ingest is None:
             source = await self._history.lease_push_source(LEASE_S)
-            self._ingest = SourceIngest(
+            ingest = SourceIngest(
                 history=self._history,
                 online=self._online,
                 catalog=self._catalog,
@@ -156,7 +156,8 @@ class LocalWriter:
                 name=source.name,
                 settings=self._settings,
             )
-            await self._ingest.adopt(source)
+            await ingest.adopt(source)
+            self._ingest = ingest
         if now_s >= self._renew_at:
             self._renew_at = now_s + LEASE_S / 2
         return self._ingest

@@ -6,11 +6,13 @@ That it loses and doubles nothing, whatever the batches and the outages are, is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from oomstream.schemas.errors import DlqLimitReached, Fatal, Fenced, InvalidEvent, LostRange, Reason, StoreUnavailable
+from oomstream.schemas.online_value import OnlineRow
 from oomstream.stores.base import HistoryBatch, Source
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.ingest import SourceIngest
@@ -114,9 +116,61 @@ def test_limit_survives_a_restart(tmp_path: Path) -> None:
             for _ in range(5):
                 pipeline = house.pipeline()
                 position = await pipeline.start(0, 100, begin=0)
-                with pytest.raises(DlqLimitReached):
+                with pytest.raises(DlqLimitReached, match=r"in this batch: \d unknown_framing, the first at offset"):
                     await pour(pipeline, position)
-            assert sorted({letter.offset for letter in house.sink.letters}) == list(range(8))
+            # Up to the limit letters are written, so that a person can see what is wrong with the topic.
+            assert [letter.offset for letter in house.sink.letters] == list(range(10))
+
+    asyncio.run(scenario())
+
+
+def test_limit_counts_rows_that_the_store_rejects(tmp_path: Path) -> None:
+    """A database that rejects row after row for its data is a bad deploy too: the limit stops the worker."""
+
+    class Narrow(UnreliableHistory):
+        async def append(self, source: Source, batch: HistoryBatch) -> int:
+            if batch.events:
+                raise InvalidEvent(Reason.REJECTED_BY_STORE, "value too long for column")
+            return await super().append(source, batch)
+
+    async def scenario() -> None:
+        async with House(tmp_path, dlq_max_consecutive=5) as house:
+            house.history.__class__ = Narrow
+            pipeline = house.pipeline()
+            await pipeline.start(0, 50, begin=0)
+            with pytest.raises(DlqLimitReached, match="5 events in a row"):
+                await pipeline.ingest([valid(n, "a", n) for n in range(8)])
+            assert [letter.offset for letter in house.sink.letters] == list(range(5))
+            assert pipeline.source.dlq.consecutive == 5
+
+    asyncio.run(scenario())
+
+
+def test_batch_that_was_left_is_finished_by_the_next(tmp_path: Path) -> None:
+    """A batch that is cancelled between history and online is online before anything later is counted as online."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            pipeline = house.pipeline()
+            await pipeline.start(0, 50, begin=0)
+            written = asyncio.Event()
+            upsert = house.online.upsert_newer
+
+            async def hang(rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
+                written.set()
+                await asyncio.Event().wait()
+                return 0
+
+            house.online.upsert_newer = hang  # type: ignore[method-assign]
+            task = asyncio.ensure_future(pipeline.ingest([valid(0, "a", 1)]))
+            await written.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            house.online.upsert_newer = upsert  # type: ignore[method-assign]
+            await pipeline.ingest([valid(1, "b", 2)])
+            await pipeline.flush()
+            assert await house.online_versions() == {"a": (T0 + 1, 0, False), "b": (T0 + 2, 1, False)}
+            assert len(await house.rows()) == 2
 
     asyncio.run(scenario())
 

@@ -176,12 +176,14 @@ def test_events_that_cannot_be_delivered_are_errors(tmp_path: Path) -> None:
         producer.send("plane", values())
     for _ in range(3):
         producer.produce("plane", values())
-    with pytest.raises(StoreUnavailable, match=r"events not delivered to embedded://.*: 3, the first to topic 'plane'"):
+    with pytest.raises(
+        StoreUnavailable, match=r"events not acknowledged by embedded://.*: 3, the first to topic 'plane'"
+    ):
         producer.flush()
     producer.flush()
-    with pytest.raises(StoreUnavailable, match="the event was not delivered to topic 'plane'"):
+    with pytest.raises(StoreUnavailable, match="the event was not acknowledged by topic 'plane'"):
         producer.send("plane", values())
-    with pytest.raises(StoreUnavailable, match=r"events not delivered to .*: 1, the first"), producer:
+    with pytest.raises(StoreUnavailable, match=r"events not acknowledged by .*: 1, the first"), producer:
         producer.produce("plane", values())
 
 
