@@ -10,7 +10,7 @@ from oomstream.agents.broker import EmbeddedBroker
 from oomstream.agents.worker import worker_main
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.groups import FeatureGroup
-from oomstream.stores.opening import history_store, init_stores, online_store
+from oomstream.stores.opening import open_stores
 from oomstream.stores.settings import Settings
 from oomstream.stores.urls import mask_url
 
@@ -30,6 +30,7 @@ def run_dev(settings: Settings, say: Callable[[str], None], *, debug: bool = Fal
 
     Raises:
         InvalidRequest: Another embedded broker runs on the data folder.
+        InvalidSetting: The online store was lost; names the verbs that fill it again.
         StoreUnavailable: A store cannot be opened.
     """
     catalog = asyncio.run(_ready_stores(settings))
@@ -51,8 +52,7 @@ def _log_for_people() -> None:
 
 
 async def _ready_stores(settings: Settings) -> Catalog:
-    async with history_store(settings.history, settings) as history, online_store(settings.online, settings) as online:
-        await init_stores(history, online)
+    async with open_stores(settings) as (history, _):
         return await history.load_catalog()
 
 

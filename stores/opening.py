@@ -65,8 +65,7 @@ def _store(kind: type[_Store], where: str, what: str, url: str, settings: Settin
 async def init_stores(history: HistoryStore, online: OnlineStore | None = None) -> str:
     """Make what both stores need and join them by one UUID; again does no harm. Needs DDL rights.
 
-    Embedded stores that a command opens for writing are made ready by this at once; with servers it is the work of
-    `oomstream init`, because workers have no DDL rights.
+    With servers it is the work of `oomstream init` alone, because workers have no DDL rights.
 
     Args:
         history: An opened history store.
@@ -87,6 +86,33 @@ async def init_stores(history: HistoryStore, online: OnlineStore | None = None) 
     return pairing_id
 
 
+async def online_was_lost(history: HistoryStore, online: OnlineStore) -> bool:
+    """Whether history holds data, but the online store that belongs to it was never initialised: it is another, or gone.
+
+    Args:
+        history: An opened history store.
+        online: An opened online store.
+    """
+    if await history.pairing_id() is None or await online.pairing_id() is not None:
+        return False
+    return any(source.next_sequence > 0 for source in await history.sources())
+
+
+async def init_embedded(history: HistoryStore, online: OnlineStore) -> None:
+    """Make embedded stores ready that a command opens for writing, so that nobody needs `oomstream init` at first.
+
+    Raises:
+        InvalidSetting: The online store was lost: an empty one in its place would answer every read with null.
+        PairingMismatch: The online store belongs to another history database.
+    """
+    if await online_was_lost(history, online):
+        raise InvalidSetting(
+            f"online store {online.url} is gone or empty, but history store {history.url} holds data: run "
+            "`oomstream init`, then `oomstream repair`, which fills it from history"
+        )
+    await init_stores(history, online)
+
+
 class Stores(NamedTuple):
     """Both stores, open, and sure to belong together."""
 
@@ -95,23 +121,23 @@ class Stores(NamedTuple):
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, *, make: bool = False) -> AsyncIterator[Stores]:
-    """Open both stores for writing.
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Open both stores for writing; files of this machine are made ready at first use.
 
     Args:
         settings: Where they are.
-        make: Make them ready first; files of this machine always are.
 
     Raises:
-        InvalidSetting: A URL is wrong, or a store on a server was never initialised; names the verb that does it.
+        InvalidSetting: A URL is wrong, a store on a server was never initialised, or the online store was lost; names
+            the verb that helps.
         PairingMismatch: The stores belong to different partners.
         StoreUnavailable: A store cannot be reached; names the URL.
     """
     async with AsyncExitStack() as stack:
         history = await stack.enter_async_context(history_store(settings.history, settings))
         online = await stack.enter_async_context(online_store(settings.online, settings))
-        if make or all(StoreUrl.parse(url).is_file for url in (settings.history, settings.online)):
-            await init_stores(history, online)
+        if all(StoreUrl.parse(url).is_file for url in (settings.history, settings.online)):
+            await init_embedded(history, online)
         else:
             await check_pairing(history, online)
         yield Stores(history, online)

@@ -30,12 +30,17 @@ def init() -> None:
 
 async def _init() -> None:
     from oomstream.agents.cli.session import settings
-    from oomstream.stores.opening import open_stores
+    from oomstream.stores.opening import history_store, init_stores, online_store, online_was_lost
 
-    async with open_stores(settings(), make=True) as (history, online):
+    chosen = settings()
+    async with history_store(chosen.history, chosen) as history, online_store(chosen.online, chosen) as online:
+        lost = await online_was_lost(history, online)
+        await init_stores(history, online)
         typer.echo(f"history  {history.url}")
         typer.echo(f"online   {online.url}")
     typer.echo("initialised")
+    if lost:
+        typer.echo("history holds data, but the online store is new and empty: run `oomstream repair`")
 
 
 def apply(
