@@ -51,6 +51,7 @@ class AsyncFeatureStore:
         self._clock = clock
         self._definitions = Definitions(CatalogCache(history))
         self._refreshing: asyncio.Task[None] | None = None
+        self._is_open = False
 
     @classmethod
     def open(
@@ -93,10 +94,12 @@ class AsyncFeatureStore:
         except BaseException:
             await self.close()
             raise
+        self._is_open = True
         return self
 
     async def close(self) -> None:
         """Give back every connection; harmless when called twice."""
+        self._is_open = False
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
@@ -131,8 +134,10 @@ class AsyncFeatureStore:
         Raises:
             UnknownFeature: A feature is not registered; names it.
             InvalidKey: A key column is missing or holds a wrong value; names row and column.
+            InvalidRequest: The rows are no rows, or this feature store is not open.
             StoreUnavailable: The online store cannot be read; names it.
         """
+        self._check_open()
         self._refresh_if_old()
         plan = await self._plan(features)
         request = plan.request(entity_rows)
@@ -181,8 +186,10 @@ class AsyncFeatureStore:
             UnknownFeature: A feature is not registered; names it.
             InvalidLabels: A column is missing or holds a wrong value; names column and row.
             InvalidTime: `as_of` cannot be read or is so recent that rows may still be added.
+            InvalidRequest: This feature store is not open.
             StoreUnavailable: History cannot be read; names it.
         """
+        self._check_open()
         from oomstream.query.training import TrainingRequest, as_of_us, build_training_set
 
         # Read anew for each call, which is long against it: so a changed ttl counts at once.
@@ -232,6 +239,13 @@ class AsyncFeatureStore:
             return plan.answer(request, read(request.stored_keys) if request.stored_keys else [], now_us)
         except UnknownDefinition:
             return None
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise InvalidRequest(
+                "this AsyncFeatureStore is not open: use it inside `async with`, or `await` it first, and not after "
+                "close()"
+            )
 
     async def _plan(self, features: Sequence[str]) -> OnlinePlan:
         names = _names(features)

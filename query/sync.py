@@ -8,13 +8,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from oomstream.query.feature_store import AsyncFeatureStore, Clock
 from oomstream.query.online import EntityRows, OnlineResponse
-from oomstream.schemas.errors import InvalidRequest
+from oomstream.schemas.errors import InvalidRequest, OomstreamError
 from oomstream.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,33 +23,75 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_CLOSED = "this FeatureStore is closed"
+
 
 class _LoopThread:
     """An event loop in a thread of its own, so that it makes no difference whether the caller has one running."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="oomstream-query", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="oomstream-query", daemon=True)
+        self._ending = False
+        # Whatever is handed to the loop is handed over under it, so that nothing comes after the end.
+        self._handing = threading.RLock()
         self._thread.start()
 
+    def _run_loop(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine there and wait for it; Ctrl-C in the waiting thread cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run a coroutine there and wait for it; Ctrl-C in the waiting thread cancels it.
+
+        Raises:
+            InvalidRequest: The thread ended before the coroutine did.
+        """
+        with self._handing:
+            if self._ending:
+                work.close()
+                raise InvalidRequest(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+        except CancelledError as exc:
+            raise InvalidRequest(_CLOSED) from exc
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Have a function called there, without waiting."""
-        self._loop.call_soon_threadsafe(call)
+        """Have a function called there, without waiting; not at all once the thread ends."""
+        with self._handing:
+            if not self._ending:
+                self._loop.call_soon_threadsafe(call)
 
-    def stop(self) -> None:
-        """End loop and thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+    def end(self, last: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Cancel what still runs there, run one last coroutine, and end loop and thread; once.
+
+        Calls that wait for what was cancelled raise InvalidRequest.
+        """
+        with self._handing:
+            self._ending = True
+            future = asyncio.run_coroutine_threadsafe(self._finish(last), self._loop)
+        if threading.current_thread() is self._thread:
+            return  # the garbage collector came upon the store in the loop's own thread, which cannot wait for itself
         self._thread.join()
-        self._loop.close()
+        future.result()
+
+    async def _finish(self, last: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
+        try:
+            running = asyncio.all_tasks() - {task for task in (asyncio.current_task(),) if task is not None}
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            if last is not None:
+                await last()
+        finally:
+            # Two turns later: this task's own end, and what it hands to the waiting thread, come first.
+            self._loop.call_soon(self._loop.call_soon, self._loop.stop)
 
 
 class FeatureStore:
@@ -70,7 +113,7 @@ class FeatureStore:
         try:
             self._thread.run(inner.connect())
         except BaseException:
-            self._thread.stop()
+            self._thread.end()
             raise
         self._close = weakref.finalize(self, _shut_down, inner, self._thread, self._process)
         self._read_sync = inner.read_sync()
@@ -116,7 +159,11 @@ class FeatureStore:
         self._check_usable()
         if self._read_sync is None:
             return self._thread.run(self._inner.get_online_features(features, entity_rows))
-        answer = self._inner.answer_at_once(features, entity_rows, self._read_sync, self._thread.call_soon)
+        try:
+            answer = self._inner.answer_at_once(features, entity_rows, self._read_sync, self._thread.call_soon)
+        except OomstreamError:
+            self._check_usable()  # of a store that was closed meanwhile no other error is told
+            raise
         if answer is None:
             return self._thread.run(self._inner.get_online_features(features, entity_rows))
         return answer
@@ -142,13 +189,10 @@ class FeatureStore:
         if os.getpid() != self._process:
             raise InvalidRequest("this FeatureStore was opened before the process forked: open one in the child")
         if not self._close.alive:
-            raise InvalidRequest("this FeatureStore is closed")
+            raise InvalidRequest(_CLOSED)
 
 
 def _shut_down(inner: AsyncFeatureStore, thread: _LoopThread, process: int) -> None:
     if os.getpid() != process:
         return  # the thread and the connections are the parent's
-    try:
-        thread.run(inner.close())
-    finally:
-        thread.stop()
+    thread.end(inner.close)

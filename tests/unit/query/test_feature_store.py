@@ -322,3 +322,86 @@ def test_age_of_an_answer_is_told(filled: Filled, run: Run) -> None:
             return (await store.get_online_features(["plane.n"], ROW)).age_us
 
     assert run(scenario()) == 1_500
+
+
+class _StuckHistory:
+    """A history store's `load_catalog` that does not return before it is cancelled."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+
+    async def load_catalog(self) -> Any:
+        self.entered.set()
+        await asyncio.Event().wait()
+
+
+def test_closing_ends_calls_in_flight(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that another thread waits for when the store is closed ends with a sentence; nothing waits for ever."""
+    store = open_sync(filled)
+    stuck = _StuckHistory()
+    monkeypatch.setattr(store._inner._history, "load_catalog", stuck.load_catalog)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.get_historical_features, labels(), ["plane.n"])
+        assert stuck.entered.wait(30)
+        closing = threading.Thread(target=store.close, daemon=True)
+        closing.start()
+        with pytest.raises(InvalidRequest, match="this FeatureStore is closed"):
+            waiting.result(30)
+        closing.join(30)
+        assert not closing.is_alive()
+
+
+def test_calls_while_another_thread_closes(filled: Filled) -> None:
+    """Calls of both kinds from threads, while one closes the store, give values or say that it is closed."""
+    for _ in range(5):
+        store = open_sync(filled)
+        begun = threading.Barrier(4)
+        ends: list[str] = []
+
+        def call(store: FeatureStore = store, begun: threading.Barrier = begun, ends: list[str] = ends) -> None:
+            begun.wait()
+            try:
+                while True:
+                    store.get_online_features(["plane.n"], ROW)
+                    store.get_historical_features(labels(), ["plane.n"])
+            except InvalidRequest as exc:
+                ends.append(str(exc))
+
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        store.close()
+        for thread in threads:
+            thread.join(30)
+        assert ends == ["this FeatureStore is closed"] * 3
+
+
+def test_store_collected_in_its_own_loop(filled: Filled) -> None:
+    """A store that nobody holds any more, collected while its own loop runs, closes without waiting for itself."""
+    store = open_sync(filled)
+    thread = store._thread
+    holder = [store]
+    del store
+    thread.call_soon(holder.clear)
+    thread._thread.join(30)
+    assert not thread._thread.is_alive()
+
+
+def test_async_store_that_is_not_open_says_so(filled: Filled, run: Run) -> None:
+    """Calls before `async with` or `await`, and after close, are one typed sentence that says what to do."""
+    store = filled.store()
+
+    async def ask() -> None:
+        with pytest.raises(InvalidRequest, match="not open: use it inside `async with`, or `await` it first"):
+            await store.get_online_features(["plane.n"], ROW)
+        with pytest.raises(InvalidRequest, match="not open: use it inside `async with`, or `await` it first"):
+            await store.get_historical_features(labels(), ["plane.n"])
+
+    async def use() -> None:
+        await ask()
+        async with store:
+            await store.get_online_features(["plane.n"], ROW)
+        await ask()
+
+    run(use())
