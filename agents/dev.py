@@ -82,12 +82,13 @@ def next_commands(groups: Sequence[FeatureGroup]) -> list[str]:
         return ["oomstream apply my_group.avsc     # see docs/schemas.md", "oomstream push --help", "oomstream status"]
     group = min(groups, key=lambda each: (len(_required(each)), each.id))
     key = ",".join(f"{each.name}=…" for each in group.keys)
-    values = _required(group) or [group.features[0].name]
+    values = _required(group) or [each.name for each in group.features[:1]]
+    # A definition that an older version took may have no feature: then there is nothing to read.
     features = ",".join(f"{group.name}.{each.name}" for each in group.features[:2])
     push = [f"oomstream push -g {group.name} -k {key}", *(f"--feature {name}=…" for name in values)]
     return [
         *_wrapped(push),
-        f"oomstream get online -k {key} --feature {features}",
+        *([f"oomstream get online -k {key} --feature {features}"] if features else []),
         "oomstream status",
     ]
 

@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from typing import Any
 
 from fastavro.schema import fingerprint as avro_fingerprint
@@ -39,6 +40,11 @@ MAX_PARTITIONS = 10_000
 MAX_DEFINITION_BYTES = 4 << 20
 """Longest definition that is read."""
 
+ATTRIBUTES = ("entity", "keys", "group", "event_time", "ttl", "topic", "partitions", "category", "doc")
+"""Our attributes on the record, and Avro's `doc`."""
+
+_OF_AVRO = frozenset({"type", "name", "namespace", "fields", "aliases"})
+
 KEY_KINDS = frozenset({Kind.STRING, Kind.BYTES, Kind.INT, Kind.LONG, Kind.DATE})
 """Types that a key field may have."""
 
@@ -51,7 +57,8 @@ def load_avsc(text: str | bytes, where: str) -> FeatureGroup:
         where: What to name in an error: the path.
 
     Raises:
-        InvalidDefinition: Not JSON, or the definition breaks a rule; names `where`, the field and the rule.
+        InvalidDefinition: Not JSON, or the definition breaks a rule, has no feature, or an attribute that looks like a
+            mistyped one of ours; names `where`, the field and the rule.
     """
     if len(text) > MAX_DEFINITION_BYTES:
         raise InvalidDefinition(f"{where}: longer than {MAX_DEFINITION_BYTES} bytes")
@@ -66,9 +73,15 @@ def load_avsc(text: str | bytes, where: str) -> FeatureGroup:
         rule = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         raise InvalidDefinition(f"{where}: not JSON: {rule}") from exc
     try:
-        return group_from_avsc(schema)
+        _refuse_mistyped(schema)
+        group = group_from_avsc(schema)
+        if not group.features:
+            raise InvalidDefinition(
+                f"group {group.name}: has no features: every field is a key or the event time; add a field to serve"
+            )
     except InvalidDefinition as exc:
         raise InvalidDefinition(f"{where}: {exc}") from exc
+    return group
 
 
 def group_from_avsc(schema: dict[str, Any]) -> FeatureGroup:
@@ -96,7 +109,7 @@ def group_from_avsc(schema: dict[str, Any]) -> FeatureGroup:
     completed = _with_null_defaults(schema, fields)
     return FeatureGroup(
         name=name,
-        entity=check_name(schema.get("entity"), what="entity", where=where),
+        entity=check_name(_needed(schema, "entity", where), what="entity", where=where),
         keys=keys,
         event_time=event_time,
         features=features,
@@ -125,6 +138,22 @@ def fingerprint(schema: dict[str, Any], *, where: str = "schema") -> bytes:
         return bytes.fromhex(avro_fingerprint(to_parsing_canonical_form(bare), "CRC-64-AVRO"))
     except Exception as exc:  # fastavro raises whatever it meets
         raise InvalidDefinition(f"{where}: not a legal Avro schema: {exc}") from exc
+
+
+def _refuse_mistyped(schema: Any) -> None:
+    """Refuse attributes that are nearly ours; Avro allows any others."""
+    if not isinstance(schema, dict):
+        return
+    for name in schema.keys() - _OF_AVRO - set(ATTRIBUTES):
+        plain = name.lower().replace("-", "_")
+        # Letters out of order or doubled ("tll") count for much in a short name, and little in difflib's measure.
+        likely = [ours for ours in ATTRIBUTES if set(ours) == set(plain) and abs(len(ours) - len(plain)) <= 1]
+        likely = likely or get_close_matches(plain, ATTRIBUTES, n=1, cutoff=0.81)
+        if likely:
+            raise InvalidDefinition(
+                f"attribute {name[:80]!r} looks like {likely[0]!r} "
+                "mistyped: correct it, or give an annotation of your own another name"
+            )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,7 +191,7 @@ def _check_field_names(fields: tuple[RecordField, ...], where: str) -> None:
 
 
 def _keys(schema: dict[str, Any], fields: dict[str, RecordField], where: str) -> tuple[KeyField, ...]:
-    names = schema.get("keys")
+    names = _needed(schema, "keys", where)
     if not isinstance(names, list) or not 1 <= len(names) <= MAX_KEYS or not all(isinstance(n, str) for n in names):
         raise InvalidDefinition(f"{where}: keys must be a list of 1 to {MAX_KEYS} field names")
     if len(set(names)) != len(names):
@@ -179,7 +208,7 @@ def _keys(schema: dict[str, Any], fields: dict[str, RecordField], where: str) ->
 
 
 def _event_time(schema: dict[str, Any], fields: dict[str, RecordField], where: str) -> EventTimeField:
-    name = schema.get("event_time")
+    name = _needed(schema, "event_time", where)
     if not isinstance(name, str):
         raise InvalidDefinition(f"{where}: event_time must name the field that says when an event happened")
     found = _required(fields, name, "event-time", where)
@@ -199,6 +228,12 @@ def _event_time(schema: dict[str, Any], fields: dict[str, RecordField], where: s
     if unit is None:
         raise InvalidDefinition(f'{where}: event-time field {name!r} is a long and needs "unit": "s", "ms" or "us"')
     return EventTimeField(name, TimeUnit(unit))
+
+
+def _needed(schema: dict[str, Any], attribute: str, where: str) -> Any:
+    if attribute not in schema:
+        raise InvalidDefinition(f"{where}: {attribute} is missing (docs/schemas.md)")
+    return schema[attribute]
 
 
 def _required(fields: dict[str, RecordField], name: str, role: str, where: str) -> RecordField:

@@ -182,18 +182,18 @@ def _changed_group(old: FeatureGroup, given: FeatureGroup) -> GroupPlan | None:
 
 def _refuse_group_changes(old: FeatureGroup, new: FeatureGroup) -> None:
     for what, before, after in (
-        ("entity", old.entity, new.entity),
-        ("key fields", _keys(old), _keys(new)),
-        ("event-time field", old.event_time.name, new.event_time.name),
-        (f"unit of the event-time field {old.event_time.name!r}", old.event_time.unit, new.event_time.unit),
-        ("category", old.category, new.category),
-        ("topic", old.topic, new.topic),
-        ("number of partitions", old.partitions, new.partitions),
-        ("record name", _record_name(old), _record_name(new)),
+        ("its entity", old.entity, new.entity),
+        ("its key fields", _keys(old), _keys(new)),
+        ("its event-time field", old.event_time.name, new.event_time.name),
+        (f"the unit of the event-time field {old.event_time.name!r}", old.event_time.unit, new.event_time.unit),
+        ("its category", old.category, new.category),
+        ("its topic", old.topic, new.topic),
+        ("its number of partitions", old.partitions, new.partitions),
+        ("its record name", _record_name(old), _record_name(new)),
     ):
         if before != after:
             raise InvalidDefinition(
-                f"group {old.name}: its {what} cannot change from {before} to {after}; only doc, ttl and features can"
+                f"group {old.name}: {what} cannot change from {before} to {after}; only doc, ttl and features can"
             )
 
 
@@ -209,7 +209,10 @@ def _refuse_near_name(old: FeatureGroup, feature: Feature) -> None:
 
 def _refuse_feature_change(group: FeatureGroup, old: Feature, new: Feature) -> None:
     where = f"group {group.name}: feature {old.name!r}"
-    if old.type != new.type or old.nullable != new.nullable:
+    if old.type == new.type and old.nullable != new.nullable:
+        rule = "was nullable and cannot become required" if old.nullable else "cannot become nullable"
+        raise InvalidDefinition(f"{where} {rule}; retire it and add one of another name")
+    if old.type != new.type:
         raise InvalidDefinition(
             f"{where} cannot change its type from {_shown(old)} to {_shown(new)}; retire it and add one of another name"
         )

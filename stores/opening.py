@@ -87,7 +87,7 @@ async def init_stores(history: HistoryStore, online: OnlineStore | None = None) 
 
 
 async def online_was_lost(history: HistoryStore, online: OnlineStore) -> bool:
-    """Whether history holds data, but the online store that belongs to it was never initialised: it is another, or gone.
+    """Whether history holds data, but the online store that belongs to it is gone or another.
 
     Args:
         history: An opened history store.

@@ -33,7 +33,7 @@ def cli(tmp_path: Path) -> Cli:
     ],
 )
 def test_writers_refuse_a_lost_online_store(cli: Cli, verb: tuple[str, ...]) -> None:
-    """Whatever opens the stores for writing refuses while history holds data that online lost, and names the way out."""
+    """Whatever opens the stores for writing refuses while online lost what history holds, and names the way out."""
     said = cli.run(*verb, code=2).stderr
     assert "online.db is gone or empty" in said
     assert "run `oomstream init`, then `oomstream repair`" in said

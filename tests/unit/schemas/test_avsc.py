@@ -414,3 +414,44 @@ def test_nothing_but_invalid_definition_is_raised(junk: Any, attribute: str) -> 
     for definition in (schema(field("f", junk)), schema() | {attribute: junk}, junk):
         with contextlib.suppress(InvalidDefinition):
             group_from_avsc(definition)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "meant"),
+    [
+        ("tll", "ttl"),
+        ("entty", "entity"),
+        ("eventTime", "event_time"),
+        ("event-time", "event_time"),
+        ("topics", "topic"),
+        ("partition", "partitions"),
+        ("Category", "category"),
+    ],
+)
+def test_a_mistyped_attribute_is_refused(attribute: str, meant: str) -> None:
+    """An attribute of the record that is nearly one of ours is refused, and the likely one is named."""
+    text = json.dumps(schema(field("speed", "double"), **{attribute: "x"}))
+    with pytest.raises(InvalidDefinition, match=f"ride.avsc: attribute '{attribute}' looks like '{meant}' mistyped"):
+        load_avsc(text, "ride.avsc")
+
+
+@pytest.mark.parametrize("attribute", ["owner", "url", "title", "total", "tags", "version", "event_type", "namespace"])
+def test_foreign_annotations_are_allowed(attribute: str) -> None:
+    """Annotations of other people, which Avro allows, stay allowed."""
+    text = json.dumps(schema(field("speed", "double"), **{attribute: "x"}))
+    assert load_avsc(text, "ride.avsc").schema[attribute] == "x"
+
+
+def test_a_file_without_features_is_refused() -> None:
+    """A definition in which every field is a key or the event time is refused by name; nothing could be read of it."""
+    with pytest.raises(InvalidDefinition, match=r"ride.avsc: group ride: has no features"):
+        load_avsc(json.dumps(schema()), "ride.avsc")
+
+
+@pytest.mark.parametrize("attribute", ["entity", "keys", "event_time"])
+def test_a_missing_attribute_is_called_missing(attribute: str) -> None:
+    """An attribute that is needed and left out is said to be missing, rather than wrong."""
+    given = schema(field("speed", "double"))
+    del given[attribute]
+    with pytest.raises(InvalidDefinition, match=f"group ride: {attribute} is missing"):
+        group_from_avsc(given)

@@ -164,8 +164,8 @@ PRICE = {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}
         (schema(), schema(SPEED), "new feature 'speed' must be nullable or have a default"),
         (schema(SPEED), schema(field("Speed", "double")), "'Speed' and the feature 'speed' differ only in case"),
         (schema(SPEED), schema(field("speed", "float")), "'speed' cannot change its type from double to float"),
-        (schema(SPEED), schema(field("speed", ["null", "double"])), "'speed' cannot change its type"),
-        (schema(COUNT), schema(field("count", "int")), "'count' cannot change its type"),
+        (schema(SPEED), schema(field("speed", ["null", "double"])), "'speed' cannot become nullable; retire it"),
+        (schema(COUNT), schema(field("count", "int")), "'count' was nullable and cannot become required; retire it"),
         (schema(COUNT), schema(field("count", ["int", "null"])), "'count' cannot change its order of union branches"),
         (schema(COUNT), schema(field("count", ["null", "int"], default=1)), "'count' cannot change its default"),
         (schema(NOTE), schema(field("note", "string", default="")), "'note' cannot change its default"),
@@ -209,7 +209,7 @@ def with_event_time(**attributes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("after", "rule"),
     [
-        (with_event_time(type=MILLIS), "unit of the event-time field 'at' cannot change from us to ms"),
+        (with_event_time(type=MILLIS), "ride: the unit of the event-time field 'at' cannot change from us to ms"),
         (with_event_time(type="long", unit="s"), "unit of the event-time field 'at' cannot change from us to s"),
         (with_event_time(type="long", unit="us"), "field 'at' cannot change its logical type from timestamp-micros"),
     ],
