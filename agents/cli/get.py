@@ -87,7 +87,7 @@ async def _online(keys: list[str], names: list[str], statuses: bool) -> Listing:
     chosen = settings()
     async with open_history(chosen) as history:
         groups = [group for group, _ in (await history.load_catalog()).features(names)]
-    rows = parse_keys(keys, key_columns(groups))
+    rows = parse_keys(keys, key_columns(groups), [group.entity for group in groups])
     async with AsyncFeatureStore.open(settings=chosen) as store:
         result = await store.get_online_features(features=names, entity_rows=rows)
     return _online_listing(groups, names, rows, result, statuses)

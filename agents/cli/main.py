@@ -8,6 +8,7 @@ when it runs.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +19,16 @@ import typer
 
 from oomstream.agents.cli import check, demo, dlq, get, join, push, run, setup, status
 from oomstream.schemas.errors import InvalidSetting, OomstreamError
+
+_PLAIN = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer\b.*", "it is not an integer"),
+    (r"Input should be a valid number\b.*", "it is not a number"),
+    (r"Input should be less than or equal to ", "it must be at most "),
+    (r"Input should be greater than or equal to ", "it must be at least "),
+    (r"Input should be ", "it must be "),
+)
+"""What the library that reads options says of a value, and what we say."""
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -81,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output (`| head`) has enough; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
     except Exception as exc:
         if debug:
             import traceback
@@ -92,15 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence:  # there is none where a family of verbs was named without a verb: its help was printed
             print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
         return code
+    if code == EXIT_INTERRUPTED:  # typer gives this code for a KeyboardInterrupt too
+        print("stopped", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0
 
 
 def explain(error: Exception) -> tuple[str, int]:
     """The sentence and the exit code for an error."""
     if isinstance(error, typer.TyperException):
-        return _one_line(error.format_message()), error.exit_code
-    if isinstance(error, typer.Abort):
-        return "stopped", EXIT_FAILED
+        return _plain(_one_line(error.format_message())), error.exit_code
     if isinstance(error, OomstreamError):
         return _one_line(str(error)), EXIT_WRONG_USE if isinstance(error, InvalidSetting) else EXIT_FAILED
     if isinstance(error, OSError) and error.strerror:
@@ -108,6 +119,12 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{error.strerror}{where}", EXIT_FAILED
     kind = type(error).__name__
     return f"unexpected {kind} in oomstream (run it again with --debug and report what it prints)", EXIT_FAILED
+
+
+def _plain(text: str) -> str:
+    for theirs, ours in _PLAIN:
+        text = re.sub(theirs, ours, text)
+    return text
 
 
 def _one_line(text: str) -> str:

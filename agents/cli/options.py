@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,18 +87,22 @@ def parse_time(text: str) -> datetime:
 Time = Annotated[datetime | None, typer.Option(parser=parse_time, metavar="TIME", show_default=False)]
 
 
-def parse_keys(texts: Sequence[str], fields: Mapping[str, KeyField]) -> list[dict[str, Any]]:
+def parse_keys(
+    texts: Sequence[str], fields: Mapping[str, KeyField], entities: Iterable[str] = ()
+) -> list[dict[str, Any]]:
     """Entity rows of the given `-k` options.
 
     Args:
         texts: Each ``K1,K2`` (one row per key, if there is a single key field) or ``f1=v1,f2=v2`` (one row).
         fields: The key fields that are needed, by the name to use in the row.
+        entities: Names of their entities, which people take for the names of their keys.
 
     Returns:
         One mapping per row, in the order given, with values in python form.
 
     Raises:
-        typer.BadParameter: A key lacks a field or has one too many, or a value does not fit its type.
+        typer.BadParameter: A key lacks a field or has one too many, a value does not fit its type, or a key of one
+            field begins with what looks like a wrong name of that field.
     """
     names = "|".join(map(re.escape, fields))
     rows: list[dict[str, Any]] = []
@@ -110,12 +115,25 @@ def parse_keys(texts: Sequence[str], fields: Mapping[str, KeyField]) -> list[dic
                 raise typer.BadParameter(f"{text!r} names a key field twice", param_hint="-k")
             rows.append(_row(given, fields, text))
         elif len(fields) == 1:
+            _refuse_wrong_name(text, fields, entities)
             rows.extend(_row(dict.fromkeys(fields, part), fields, part) for part in text.split(","))
         else:
             raise typer.BadParameter(
                 f"{text!r} must name every key field: {','.join(f'{name}=…' for name in fields)}", param_hint="-k"
             )
     return rows
+
+
+def _refuse_wrong_name(text: str, fields: Mapping[str, KeyField], entities: Iterable[str]) -> None:
+    """Refuse ``rider=ann`` where the key field is ``rider_id``; other keys may hold an equals sign."""
+    (field,) = fields
+    for part in text.split(","):
+        found = re.match(r"([A-Za-z]\w*)=", part, re.ASCII)
+        if found and (found[1] in entities or get_close_matches(found[1].lower(), [field.lower()], cutoff=0.8)):
+            raise typer.BadParameter(
+                f"{found[1]} is not a key field (it is: {field}); for a key that holds '=' write {field}={found[1]}=…",
+                param_hint="-k",
+            )
 
 
 def _row(given: Mapping[str, str], fields: Mapping[str, KeyField], text: str) -> dict[str, Any]:

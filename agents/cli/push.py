@@ -71,7 +71,7 @@ def push(
     broker = find_broker(chosen)
     catalog = asyncio.run(load_catalog())
     definition = find_group(catalog, group)
-    keys = parse_keys([key], {field.name: field for field in definition.keys})
+    keys = parse_keys([key], {field.name: field for field in definition.keys}, [definition.entity])
     if len(keys) != 1:
         raise typer.BadParameter("push takes one entity key", param_hint="-k")
     event = PushedEvent(definition.name, keys[0], event_values(definition, feature or []), event_time, delete)

@@ -32,6 +32,20 @@ def test_keys_of_one_field(texts: list[str], rows: list[dict[str, Any]]) -> None
     assert parse_keys(texts, ONE) == rows
 
 
+@pytest.mark.parametrize("text", ["plane=a", "tail_num=a", "tailnumber=a", "Tailnum=a", "b,plane=a"])
+def test_a_wrong_name_of_the_key_field_is_refused(text: str) -> None:
+    """The entity's name or a mistyped key field before an equals sign is no key: the right name is said."""
+    with pytest.raises(typer.BadParameter, match=r"is not a key field \(it is: tailnum\)"):
+        parse_keys([text], ONE, ["plane"])
+
+
+@pytest.mark.parametrize("text", ["user=a", "YWJj=", "plane1=a", "a=b=c", "=", "plane"])
+def test_keys_may_hold_an_equals_sign(text: str) -> None:
+    """A key that holds an equals sign is read as it is; so is any, after the field's name."""
+    assert parse_keys([text], ONE, ["plane"]) == [{"tailnum": text}]
+    assert parse_keys(["tailnum=plane=a"], ONE, ["plane"]) == [{"tailnum": "plane=a"}]
+
+
 def test_keys_of_several_fields() -> None:
     """A composite key is one row with typed values, its fields in any order."""
     assert parse_keys(["day=2013-07-01,user=7"], TWO) == [{"user": 7, "day": date(2013, 7, 1)}]

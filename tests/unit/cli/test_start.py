@@ -113,3 +113,31 @@ def test_output_cut_off_by_its_reader_is_no_traceback() -> None:
         ["/bin/bash", "-c", command], capture_output=True, text=True, timeout=60, check=False, env={**os.environ}
     )
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("status -o xml", "'--output' / '-o': 'xml' is not one of 'ascii_table', 'column', 'csv', 'json', 'yaml'."),
+        ("get meta planes", "'kind': 'planes' is not one of 'entity', 'group', 'feature'."),
+        ("dlq show plane zero 1", "'partition': it is not an integer"),
+        ("verify --sample much", "'--sample': it is not a number"),
+        ("verify --sample 2", "'--sample': it must be at most 1"),
+        ("dlq list --limit 0", "'--limit' / '-l': it must be at least 1"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that an option cannot have is refused in our words, not in those of the library that reads options."""
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.strip() == f"Error: Invalid value for {says}"
+
+
+def test_an_interrupted_verb_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends a verb with exit code 130 and one word on standard error."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oomstream.agents.cli.session.settings", interrupted)
+    assert main(["status"]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -396,7 +396,7 @@ def test_load_refuses_with_the_path(text: str | bytes, rule: str) -> None:
 
 def test_load_reads_text_and_bytes() -> None:
     """A definition is read from text and from UTF-8 bytes, with a byte order mark or without."""
-    text = json.dumps(schema(doc="Fährt"), ensure_ascii=False)
+    text = json.dumps(schema(field("speed", "double"), doc="Fährt"), ensure_ascii=False)
     assert load_avsc(text, "x") == load_avsc(text.encode(), "x") == load_avsc(b"\xef\xbb\xbf" + text.encode(), "x")
 
 
