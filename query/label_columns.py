@@ -46,7 +46,7 @@ def time_column(labels: Labels, timestamp_column: str | None) -> str:
         what = "both columns" if found else "no column"
         raise InvalidLabels(
             f"labels: {what} {EVENT_TIMESTAMP!r} {'and' if found else 'or'} {UNIX_MILLI!r}; "
-            "name the label time with timestamp_column="
+            "name the label time's column with timestamp_column (on the command line: --timestamp-column)"
         )
     return found[0]
 
@@ -95,7 +95,7 @@ def key_column(column: Column, key: KeyField, name: str) -> Chunked:
     column = _decoded(column)
     plain = _PLAIN_KEY.get(key.type.kind, _integers)(column)
     if plain is None:
-        return _key_of_python(column.to_pylist(), key, name)
+        return _key_of_python(_python_values(column, name), key, name)
     if pa.types.is_string(plain.type):
         try:
             plain.validate(full=True)
@@ -103,8 +103,15 @@ def key_column(column: Column, key: KeyField, name: str) -> Chunked:
             raise InvalidLabels(f"labels: column {name!r} holds text that is not valid UTF-8") from exc
     elif key.type.kind is Kind.INT:
         too_large = pc.or_(pc.less(plain, -(1 << 31)), pc.greater(plain, (1 << 31) - 1))
-        _refuse(too_large, name, "is not an integer of 32 bits")
+        _refuse(too_large, name, "the value is not an integer of 32 bits")
     return plain
+
+
+def _python_values(column: Chunked, name: str) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError) as exc:  # a time that Python cannot represent
+        raise InvalidLabels(f"labels: column {name!r} holds a value that is no key ({exc})") from exc
 
 
 def _decoded(column: Chunked) -> Chunked:
@@ -181,7 +188,7 @@ def _key_of_python(values: Iterable[Any], key: KeyField, name: str) -> Chunked:
         try:
             plain.append(key.type.plain_from_avro(key.type.avro_from_python(_unboxed(value, key))))
         except InvalidEvent as exc:
-            raise InvalidLabels(f"labels: column {name!r}, row {row} (from 0): {exc}") from exc
+            raise InvalidLabels(f"labels: column {name!r}, row {row} (from 0): the value {exc}") from exc
     return pa.chunked_array([pa.array(plain, _ARROW_OF_KEY.get(key.type.kind, pa.int64()))])
 
 
@@ -224,7 +231,7 @@ def _us_of_milliseconds(column: Chunked, name: str) -> Chunked:
 
 def _times(numbers: Chunked, factor: int, name: str) -> Chunked:
     too_far = pc.or_(pc.less(numbers, MIN_TIME_US // factor), pc.greater(numbers, MAX_TIME_US // factor))
-    _refuse(too_far, name, "is outside the years 1 to 9999")
+    _refuse(too_far, name, "the label time is outside the years 1 to 9999")
     times: Chunked = pc.multiply(numbers, factor)
     return times
 
@@ -242,12 +249,12 @@ def _us_of_python(value: Any, name: str, row: int) -> int:
             return us_from_time(datetime(value.year, value.month, value.day, tzinfo=UTC))
     except (ValueError, OverflowError):
         pass
-    raise InvalidLabels(f"{where}: not a datetime, a date or ISO 8601 text")
+    raise InvalidLabels(f"{where}: the label time is not a datetime, a date or ISO 8601 text")
 
 
 def _checked_times(times: Chunked, name: str) -> Chunked:
     _refuse(pc.is_null(times), name, "the label time is null")
-    return times
+    return _times(times, 1, name)
 
 
 def _refuse(wrong: Chunked, name: str, message: str) -> None:

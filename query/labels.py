@@ -6,6 +6,7 @@ key columns and the label time are read out of it as Arrow.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,7 @@ class PandasLabels(Labels):
             return _python_values(series)
         try:
             array = pa.array(series, from_pandas=True)
-        except (pa.ArrowException, ValueError, TypeError):
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
             return _python_values(series)
         return chunked(array)
 
@@ -120,7 +121,7 @@ class PandasLabels(Labels):
         """The columns as Arrow, without the index, then the features."""
         try:
             own = pa.Table.from_pandas(self._frame, preserve_index=False)
-        except (pa.ArrowException, ValueError, TypeError) as exc:
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as exc:
             reason = " ".join(str(part) for part in exc.args[1:]) or type(exc).__name__
             raise InvalidLabels(f"labels: a pandas column has no single Arrow type ({reason})") from exc
         return _beside(own.replace_schema_metadata(None), features)
@@ -155,12 +156,18 @@ class PolarsLabels(Labels):
         series = self._frame.get_column(name)
         if str(series.dtype) == "Object":
             return series.to_list()
-        array = series.to_arrow()
-        return chunked(array)
+        try:
+            return chunked(series.to_arrow())
+        except pa.ArrowException:  # Arrow has no integers of 128 bits
+            return series.to_list()
 
     def to_arrow(self, features: pa.Table) -> pa.Table:
         """The columns as Arrow, then the features."""
-        return _beside(self._frame.to_arrow(), features)
+        try:
+            own = self._frame.to_arrow()
+        except pa.ArrowException as exc:
+            raise InvalidLabels(f"labels: a polars column has no Arrow type ({type(exc).__name__})") from exc
+        return _beside(own, features)
 
     def to_polars(self, features: pa.Table) -> pl.DataFrame:
         """The same columns, then the features."""
@@ -198,11 +205,11 @@ def read_labels(labels: Any, *, text_columns: Mapping[str, pa.DataType] | None =
             return ArrowLabels(_table_of_rows(labels))
         if hasattr(labels, "__arrow_c_stream__"):
             return ArrowLabels(pa.table(labels))
-    except (pa.ArrowException, ValueError, TypeError) as exc:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as exc:
         raise InvalidLabels(f"labels: the columns do not make a table ({type(exc).__name__})") from exc
     raise InvalidLabels(
-        f"labels: a {type(labels).__name__} is not a table; pass a pandas or polars DataFrame, an Arrow table, "
-        "a list of dicts, or the path of a .csv, .parquet, .arrow or .feather file"
+        f"labels: {type(labels).__name__} is no type of table that can be joined; pass a pandas or polars DataFrame, "
+        "an Arrow table, a list of dicts, or the path of a .csv, .parquet, .arrow or .feather file"
     )
 
 
@@ -238,7 +245,35 @@ def _read_file(path: Path, text_columns: Mapping[str, pa.DataType]) -> pa.Table:
         return readers[suffix]()
     except (OSError, pa.ArrowException) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else f"not a readable {suffix} file"
+        if isinstance(exc, pa.ArrowException) and suffix == ".csv":
+            reason += f" ({_csv_fault(path, exc)})"
         raise InvalidLabels(f"labels: cannot read {path}: {reason}") from exc
+
+
+def _csv_fault(path: Path, exc: pa.ArrowException) -> str:
+    """What is wrong with a CSV file, without its values, which Arrow's own message would show."""
+    from pyarrow import csv
+
+    if not path.read_bytes().strip():
+        return "it is empty"
+    found: list[tuple[int | None, int, int]] = []
+
+    def note(row: Any) -> str:
+        found.append((row.number, row.expected_columns, row.actual_columns))
+        return "error"
+
+    # Only a reader of one thread knows the numbers of rows.
+    with contextlib.suppress(pa.ArrowException), path.open("rb") as file:
+        csv.read_csv(
+            file,
+            read_options=csv.ReadOptions(use_threads=False),
+            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        )
+    if not found:
+        return "it is not UTF-8 text" if "UTF8" in str(exc) else type(exc).__name__
+    number, expected, actual = found[0]
+    where = "a row" if number is None else f"row {number} (from 1, the header)"
+    return f"{where} has {actual} columns where the header has {expected}"
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -21,7 +21,7 @@ from oomstream.query.training_set import TrainingSet
 from oomstream.schemas.errors import InvalidEvent, InvalidLabels, InvalidRequest, InvalidTime
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
-from oomstream.schemas.types import Kind, time_from_us, us_from_text, us_from_time
+from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, Kind, time_from_us, us_from_text, us_from_time
 from oomstream.stores.base import Cut, HistoryStore
 
 MAX_PUSHED_KEYS = 1_000
@@ -80,9 +80,18 @@ def as_of_us(as_of: datetime | str | int | None) -> int | None:
     """UTC microseconds of an as_of argument: a datetime (naive = UTC), RFC 3339 text, or such microseconds.
 
     Raises:
-        InvalidTime: It is none of these.
+        InvalidTime: It is none of these, or outside the years 1 to 9999.
     """
-    if as_of is None or type(as_of) is int:
+    if as_of is None:
+        return None
+    time_us = _us_of_as_of(as_of)
+    if not MIN_TIME_US <= time_us <= MAX_TIME_US:
+        raise InvalidTime("as_of is outside the years 1 to 9999")
+    return time_us
+
+
+def _us_of_as_of(as_of: datetime | str | int) -> int:
+    if type(as_of) is int:
         return as_of
     if isinstance(as_of, datetime):
         return us_from_time(as_of)
@@ -92,7 +101,7 @@ def as_of_us(as_of: datetime | str | int | None) -> int | None:
     except InvalidEvent as exc:
         raise InvalidTime(f"as_of {exc}") from exc
     raise InvalidTime(
-        f"as_of is a {type(as_of).__name__}; pass a datetime or RFC 3339 text such as 2024-05-01T12:00:00Z"
+        f"as_of is of type {type(as_of).__name__}; pass a datetime or RFC 3339 text such as 2024-05-01T12:00:00Z"
     )
 
 
@@ -210,7 +219,7 @@ async def _scan_into(
         group,
         names,
         keys=await asyncio.to_thread(_pushed_keys, labels, len(group.keys)),
-        min_event_time_us=None if group.ttl_us is None else span["min"] - group.ttl_us,
+        min_event_time_us=None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
         max_event_time_us=span["max"],
         max_ingest_time_us=min(ingested, default=None),
         batch_rows=max(1_000, min(100_000, _SCAN_CELLS // (len(names) + len(group.keys) + 5))),

@@ -329,3 +329,54 @@ def test_frame_of_a_subclass() -> None:
 
     table = read_labels(Frame({"k": [1]}, index=["x"]))
     assert list(table.to_pandas(pa.table({"f": [2]})).index) == ["x"]
+
+
+@pytest.mark.parametrize("value", [10**30, -(10**30), 2**63, 10**18, 1e300])
+@pytest.mark.parametrize(
+    "make", [lambda v: [v], lambda v: pd.DataFrame({"unix_milli": [v]}), lambda v: pl.DataFrame({"unix_milli": [v]})]
+)
+def test_integers_that_are_no_times(make: Any, value: float) -> None:
+    """A unix_milli that no calendar has, or no 64 bits hold, is a typed error in every form of table."""
+    try:
+        labels = make(value)
+    except (OverflowError, TypeError):
+        return  # this kind of table cannot hold it
+    if isinstance(labels, list):
+        labels = [{"unix_milli": value}]
+    with pytest.raises(InvalidLabels):
+        times_of(labels)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),
+        "0001-01-01T00:00:00+05:00",
+    ],
+)
+def test_label_times_that_utc_cannot_say(time: Any) -> None:
+    """A label time whose zone puts it outside the years 1 to 9999 in UTC is refused, as a time and as a key."""
+    with pytest.raises(InvalidLabels, match=r"row 0 .*outside the years 1 to 9999"):
+        times_of([{"event_timestamp": time}])
+    for kind in (Kind.LONG, Kind.DATE):
+        with pytest.raises(InvalidLabels, match="column 'k'"):
+            key_column(once(read_labels([{"k": time}]), "k"), key(kind), "k")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"\n\n", "it is empty"),
+        (b"a,b\n1,2\n3,secret,5\n", r"row 3 \(from 1, the header\) has 3 columns where the header has 2"),
+        (b"a,b\n\xff,2\n", "it is not UTF-8 text"),
+    ],
+)
+def test_csv_that_cannot_be_read_says_why(content: bytes, message: str, tmp_path: Path) -> None:
+    """A CSV file that is empty, ragged or not UTF-8 is refused with the reason and the row, without its values."""
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidLabels, match=message) as caught:
+        read_labels(path)
+    assert "secret" not in str(caught.value)

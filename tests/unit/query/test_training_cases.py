@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -169,7 +169,9 @@ def test_as_of_must_be_settled(fill: Fill, run: Run) -> None:
     assert values(run, filled, [("a", T0)], as_of=newest) == [None]
     with pytest.raises(InvalidTime, match="not settled"):
         values(run, filled, [("a", T0)], as_of=newest + 1)
-    for wrong in ("yesterday", 1.5, "2024-01-01"):
+    before, after = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
+    edges = (datetime.min.replace(tzinfo=before), datetime.max.replace(tzinfo=after), "0001-01-01T00:00:00+05:00")
+    for wrong in ("yesterday", 1.5, "2024-01-01", 10**30, -(10**30), *edges):
         with pytest.raises(InvalidTime, match="as_of"):
             values(run, filled, [("a", T0)], as_of=wrong)
 
@@ -206,12 +208,17 @@ def test_groups_of_different_entities_in_one_request(fill: Fill, run: Run) -> No
         (["plane.nope"], [{"k": "a", "event_timestamp": "2024-01-01"}], UnknownFeature, "plane.nope"),
         (["nope.n"], [{"k": "a", "event_timestamp": "2024-01-01"}], UnknownFeature, "nope.n"),
         (["plane.n"], [{"event_timestamp": "2024-01-01"}], InvalidLabels, r"'k'.*'plane'"),
-        (["plane.n"], [{"k": "a"}], InvalidLabels, "no column 'event_timestamp' or 'unix_milli'"),
+        (["plane.n"], [{"k": "a"}], InvalidLabels, "no column 'event_timestamp' or 'unix_milli'; .*--timestamp-column"),
         (["plane.n"], [{"k": "a", "event_timestamp": None}], InvalidLabels, r"'event_timestamp', row 0.*null"),
         (["plane.n"], [{"k": "a", "event_timestamp": "soon"}], InvalidLabels, r"'event_timestamp', row 0"),
-        (["plane.n"], [{"k": 5, "event_timestamp": "2024-01-01"}], InvalidLabels, r"'k', row 0.*not text"),
+        (
+            ["plane.n"],
+            [{"k": 5, "event_timestamp": "2024-01-01"}],
+            InvalidLabels,
+            r"'k', row 0.*: the value is not text",
+        ),
         (["plane.n"], [{"k": "a", "plane.n": 1, "event_timestamp": "2024-01-01"}], InvalidLabels, r"'plane\.n'"),
-        (["plane.n"], 5, InvalidLabels, "a int is not a table"),
+        (["plane.n"], 5, InvalidLabels, "labels: int is no type of table"),
         (["plane.n"], "nowhere.csv", InvalidLabels, "nowhere.csv: No such file"),
         (["plane.n"], "labels.xlsx", InvalidLabels, r"labels\.xlsx is none of"),
         ("plane.n", [], InvalidRequest, "pass a list"),
