@@ -9,6 +9,8 @@ from typing import Any
 from oomstream.schemas.errors import InvalidRequest, UnknownFeature, UnknownGroup
 from oomstream.schemas.groups import Category, Feature, FeatureGroup, KeyField
 
+_MOST_NAMES = 20  # in one message
+
 
 @dataclass(frozen=True, slots=True)
 class Entity:
@@ -104,7 +106,25 @@ class Catalog:
             else:
                 found.append((registered.group, feature))
         if unknown:
-            raise UnknownFeature(f"invalid feature names [{' '.join(unknown)}]: not registered")
+            raise UnknownFeature(
+                f"invalid feature names [{' '.join(unknown)}]: not registered "
+                f"(a name is group.feature; {'; '.join(self._known_beside(unknown))})"
+            )
         if not found:
             raise InvalidRequest("no features were asked for")
         return found
+
+    def _known_beside(self, unknown: Iterable[str]) -> Iterable[str]:
+        """What there is in place of names that are not registered: the features of their groups, else the groups."""
+        names = list(dict.fromkeys(name.partition(".")[0] for name in unknown))
+        for name in names:
+            if name in self.groups:
+                yield f"group {name} has {_some(feature.name for feature in self.groups[name].group.features)}"
+        if any(name not in self.groups for name in names):
+            yield f"registered groups are {_some(sorted(self.groups))}"
+
+
+def _some(names: Iterable[str]) -> str:
+    known = list(names)
+    shown = ", ".join(known[:_MOST_NAMES]) or "none"
+    return shown if len(known) <= _MOST_NAMES else f"{shown} and {len(known) - _MOST_NAMES} more"

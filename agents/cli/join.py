@@ -67,6 +67,8 @@ def join(
         raise typer.BadParameter(f"{output_file}: the name must end with {', '.join(SUFFIXES)}", param_hint="-O")
     if output_file is not None and not output_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {output_file.absolute().parent} does not exist", param_hint="-O")
+    if output_file is not None and output_file.exists() and output_file.samefile(input_file):
+        raise typer.BadParameter(f"{output_file} is the label file, which would be overwritten", param_hint="-O")
     training = asyncio.run(_training_set(input_file, split_features(features), timestamp_column, as_of, available))
     if output_file is not None:
         training.write(output_file)

@@ -155,3 +155,13 @@ def test_a_damaged_store_is_named(cli: Cli) -> None:
     for suffix in ("-wal", "-shm"):
         (cli.folder / ".oomstream" / f"online.db{suffix}").unlink(missing_ok=True)
     assert "online.db" in cli.run("get", "online", "-k", "ann", "--feature", "rides.price", code=1).stderr
+
+
+def test_join_does_not_overwrite_its_labels(cli: Cli, tmp_path: Path) -> None:
+    """An output file that is the label file, by its name or through a link, is refused and left as it was."""
+    (tmp_path / "link.csv").symlink_to(tmp_path / "labels.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "labels.csv")
+    for name in ("labels.csv", "./labels.csv", "link.csv", "hard.csv"):
+        join = cli.run("join", "--feature", "rides.price", "--input-file", "labels.csv", "-O", name, code=2)
+        assert "is the label file" in join.stderr
+    assert (tmp_path / "labels.csv").read_text(encoding="utf-8") == LABELS

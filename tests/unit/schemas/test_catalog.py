@@ -34,6 +34,19 @@ def test_unknown_features_are_all_named() -> None:
         CATALOG.features(["ride.speed", "ride.id", "x.y", "speed"])
 
 
+def test_unknown_features_say_what_there_is() -> None:
+    """The message says how a name is made, the features of a group that is there, and the groups where none is."""
+    with pytest.raises(UnknownFeature) as of_group:
+        CATALOG.features(["ride.id"])
+    assert str(of_group.value) == (
+        "invalid feature names [ride.id]: not registered (a name is group.feature; group ride has speed, count)"
+    )
+    with pytest.raises(UnknownFeature, match=r"registered groups are old, ride, ride-2\)$"):
+        CATALOG.features(["price"])
+    with pytest.raises(UnknownFeature, match=r"registered groups are none\)$"):
+        catalog().features(["price"])
+
+
 @pytest.mark.parametrize("names", [[], ["ride.speed", "ride:speed"]])
 def test_no_features_and_the_same_twice_are_refused(names: list[str]) -> None:
     """A request names at least one feature, and none twice."""
