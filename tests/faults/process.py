@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -35,8 +34,14 @@ def run_worker(folder: Path, options: list[str]) -> int:
     """A worker as `oomstream worker` runs it."""
     given = {name: json.loads(value) for name, _, value in (each.partition("=") for each in options)}
     code = worker_main(load_settings(data_dir=folder, **given))
-    sys.stderr.write(f"peak_kib={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
+    sys.stderr.write(f"peak_kib={peak_kib()}\n")
     return code
+
+
+def peak_kib() -> int:
+    """Peak memory of this process; getrusage would count what its parent had when it started us."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":

@@ -166,10 +166,11 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
 
 def test_garbage_stops_it_at_the_limit_with_flat_memory(stage: Stage) -> None:
     """A topic of nothing but garbage: the worker stops with a sentence, its memory flat, and so does the next one."""
-    idle = WorkerProcess(stage.folder)
+    usual = WorkerProcess(stage.folder)
+    produce(stage.broker, "plane", [(at % PARTITIONS, b"garbage") for at in range(400)])  # as many as a bad day has
     produce_events(stage, 2_000, seed=3)
-    idle.until(lambda: history_count(stage.settings) == 2_000)
-    baseline = idle.drain()
+    usual.until(lambda: history_count(stage.settings) == 2_000)
+    baseline = usual.drain()
     assert baseline.code == 0, baseline.log
     garbage = random.Random(4)
     produce(stage.broker, "plane", [(at % PARTITIONS, garbage.randbytes(60)) for at in range(120_000)])
@@ -181,7 +182,7 @@ def test_garbage_stops_it_at_the_limit_with_flat_memory(stage: Stage) -> None:
         assert "Traceback" not in ended.log
         assert ended.peak_kib - baseline.peak_kib < 50 * 1024
     letters = list(read_dead_letters(stage.broker, "plane", timeout_s=10))
-    assert len(letters) <= PARTITIONS * stage.settings.dlq_max_consecutive
+    assert len(letters) <= 400 + PARTITIONS * stage.settings.dlq_max_consecutive
     assert history_count(stage.settings) == 2_000
 
 
