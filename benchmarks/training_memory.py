@@ -109,10 +109,17 @@ def _history_url() -> Iterator[str]:
         yield server.fresh_database()
 
 
-def fill(settings: Settings, rows: int) -> None:
-    """Make the stores and write so many rows of history, `ROWS_PER_ENTITY` for each entity, a minute apart."""
+def fill(settings: Settings, rows: int, *, width: int = 0) -> None:
+    """Make the stores and write so many rows of history, `ROWS_PER_ENTITY` for each entity, a minute apart.
+
+    Args:
+        settings: Where the stores are.
+        rows: How many.
+        width: Characters of the text feature, at least.
+    """
     source_id = asyncio.run(_prepare(settings))
-    statements = ((source_id, start, min(start + _ROWS_PER_INSERT, rows)) for start in range(0, rows, _ROWS_PER_INSERT))
+    starts = range(0, rows, _ROWS_PER_INSERT)
+    statements = ((source_id, start, min(start + _ROWS_PER_INSERT, rows), width) for start in starts)
     with ThreadPoolExecutor(_INSERTS_AT_ONCE) as pool:
         waiting = []
         for each in statements:
@@ -131,10 +138,10 @@ async def _prepare(settings: Settings) -> int:
         return (await history.claim(SourceName(SourceKind.TOPIC, "plane", "first"))).id
 
 
-def _insert(url: str, source_id: int, start: int, end: int) -> None:
+def _insert(url: str, source_id: int, start: int, end: int, width: int) -> None:
     values = ", ".join(
         f"('{_tail(at // ROWS_PER_ENTITY)}', {_T0 + at % ROWS_PER_ENTITY * _STEP_US}, {source_id}, {at}, {_T0}, 0, "
-        f"{'NULL' if at % 7 == 0 else at}, {at / 8}, 'carrier {at % 20}')"
+        f"{'NULL' if at % 7 == 0 else at}, {at / 8}, '{f'carrier {at % 20}'.ljust(width, '.')}')"
         for at in range(start, end)
     )
     names = "tail, _event_time, _source, _sequence, _ingest_time, _deleted, delay, speed, carrier"
