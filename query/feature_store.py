@@ -125,8 +125,9 @@ class AsyncFeatureStore:
 
         Args:
             features: Full names, ``group.feature``.
-            entity_rows: A dict of key columns per row (or a dict of lists). A key column is named after the key, or
-                ``entity.key`` where two entities call their keys alike. A row with a null key is NOT_FOUND.
+            entity_rows: A dict of key columns per row (or a dict of lists, a pandas or polars DataFrame, an Arrow
+                table). A key column is named after the key, or ``entity.key`` where two entities call their keys
+                alike. A row with a null key is NOT_FOUND.
 
         Returns:
             One row per entity row, in their order, duplicates kept.
@@ -258,7 +259,8 @@ class AsyncFeatureStore:
         try:
             await finish_pushes(self._history, self._online)
         except OomstreamError as exc:
-            # A reader need not have the right to write; whoever opens the stores next does it.
+            # A reader may lack the right to change rows (SQLite only asks that of its folder's files); the next to open
+            # the stores does it.
             _log.info("pushes that a killed writer left were not finished: %s", exc)
 
     def _now_us(self) -> int:

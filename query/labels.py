@@ -11,17 +11,18 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
 
 from oomstream.query.arrow import Chunked, cast, chunked, pc
 from oomstream.query.columns import to_pandas
-from oomstream.schemas.errors import InvalidLabels
+from oomstream.schemas.errors import InvalidLabels, InvalidRequest
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    from pyarrow.csv import InvalidRow
 
 Column: TypeAlias = "Chunked | list[Any]"
 """One column of labels: Arrow, or a list where its Python objects are of no single Arrow type."""
@@ -213,6 +214,36 @@ def read_labels(labels: Any, *, text_columns: Mapping[str, pa.DataType] | None =
     )
 
 
+def key_lists(table: Any) -> dict[str, list[Any]]:
+    """The columns of a frame or an Arrow table as lists of Python values, for a request of online values.
+
+    Integers that pandas turned into floats because of a null beside them are integers again.
+
+    Raises:
+        InvalidRequest: It is not such a table, or has a column twice.
+    """
+    try:
+        rows = read_labels(table)
+        if len(set(rows.names)) < len(rows.names):
+            raise InvalidLabels("labels: there is more than one column of a name")
+        return {str(name): _key_list(rows.column(name)) for name in rows.names}
+    except InvalidLabels as exc:
+        raise InvalidRequest(str(exc).replace("labels:", "entity_rows:", 1)) from exc
+
+
+def _key_list(column: Column) -> list[Any]:
+    if isinstance(column, list):
+        return column
+    if pa.types.is_timestamp(column.type):
+        # Nanoseconds would come as a class of pandas, or not at all.
+        whole: Chunked = pc.cast(column, pa.timestamp("us", column.type.tz), safe=False)
+        return whole.to_pylist()
+    if not pa.types.is_floating(column.type):
+        return column.to_pylist()
+    values = (None if value is None or value != value else value for value in column.to_pylist())
+    return [int(value) if value is not None and value.is_integer() else value for value in values]
+
+
 def frame_library(table: Any) -> str | None:
     """``pandas`` or ``polars`` if this is a DataFrame (or LazyFrame) of theirs or of a subclass, else None.
 
@@ -258,7 +289,7 @@ def _csv_fault(path: Path, exc: pa.ArrowException) -> str:
         return "it is empty"
     found: list[tuple[int | None, int, int]] = []
 
-    def note(row: Any) -> str:
+    def note(row: InvalidRow) -> Literal["error"]:
         found.append((row.number, row.expected_columns, row.actual_columns))
         return "error"
 

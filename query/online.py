@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from oomstream.query.key_columns import find_key_columns
 from oomstream.schemas.catalog import Catalog, RegisteredGroup
@@ -19,10 +19,13 @@ from oomstream.schemas.types import Kind, ValueType, time_from_us
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
-EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]
-"""Keys to read: a dict per row, or a list per column."""
+EntityRows: TypeAlias = (
+    "Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pd.DataFrame | pl.DataFrame | pa.Table"
+)
+"""Keys to read: a dict per row, a list per column, a DataFrame or an Arrow table."""
 
 _PLAIN_IS_PYTHON = frozenset(
     {Kind.BOOLEAN, Kind.INT, Kind.LONG, Kind.FLOAT, Kind.DOUBLE, Kind.STRING, Kind.BYTES, Kind.ENUM}
@@ -302,14 +305,29 @@ def _column(
 
 
 def _rows(entity_rows: EntityRows) -> Sequence[Mapping[str, Any]]:
-    if isinstance(entity_rows, Mapping):
-        columns = {name: list(column) for name, column in entity_rows.items()}
-        lengths = {len(column) for column in columns.values()}
-        if len(lengths) > 1:
-            raise InvalidRequest("entity_rows: the columns are of different lengths")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    rows = list(entity_rows)
+    if isinstance(entity_rows, list):
+        rows = entity_rows
+    elif isinstance(entity_rows, Mapping):
+        return _rows_of_columns(entity_rows)
+    elif hasattr(entity_rows, "__arrow_c_stream__") or hasattr(entity_rows, "collect"):  # a frame or a table
+        from oomstream.query.labels import key_lists
+
+        return _rows_of_columns(key_lists(entity_rows))
+    elif isinstance(entity_rows, Iterable):
+        rows = list(entity_rows)
+    else:
+        raise InvalidRequest(
+            f"entity_rows: {type(entity_rows).__name__} is no type of rows; pass a list of dicts, a dict of lists, "
+            "a pandas or polars DataFrame or an Arrow table"
+        )
     for at, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise InvalidRequest(f"entity_rows[{at}] is a {type(row).__name__}; pass a dict of key columns")
     return rows
+
+
+def _rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> Sequence[Mapping[str, Any]]:
+    lists = {name: list(column) for name, column in columns.items()}
+    if len({len(column) for column in lists.values()}) > 1:
+        raise InvalidRequest("entity_rows: the columns are of different lengths")
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]

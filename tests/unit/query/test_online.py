@@ -6,6 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from oomstream.query.online import FeatureStatus, OnlineResponse
@@ -207,3 +210,41 @@ def test_wrong_requests_name_what_is_wrong(
     filled = fill(group("plane"))
     with pytest.raises(error, match=message):
         read(run, filled, features, rows)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.DataFrame,
+        pl.DataFrame,
+        pl.LazyFrame,
+        pa.table,
+        lambda columns: pa.RecordBatch.from_pydict(columns),
+        lambda columns: pd.DataFrame(columns, index=range(5, 8)).convert_dtypes(),
+    ],
+)
+def test_entity_rows_in_a_frame(make: Any, fill: Fill, run: Run) -> None:
+    """Entity rows may be any table that labels may be; a null key (for pandas a NaN) is NOT_FOUND."""
+    filled = fill(group("plane", keys={"k": "long"}))
+    run(filled.write("plane", (7,), T0, 1))
+
+    async def ask() -> Any:
+        async with filled.store() as store:
+            rows = make({"k": [7, None, 8], "other": ["x", None, "z"]})
+            return await store.get_online_features(["plane.n"], rows)
+
+    answer = run(ask())
+    assert answer.to_dict() == {"k": [7, None, 8], "plane.n": [1, None, None]}
+
+
+@pytest.mark.parametrize("rows", [5, None, pd.DataFrame([["a", "b"]], columns=["k", "k"]), pd.Series(["a"])])
+def test_rows_that_are_no_rows(rows: Any, fill: Fill, run: Run) -> None:
+    """What is no table, or names a column twice, is a typed error about entity_rows."""
+    filled = fill(group("plane"))
+
+    async def ask() -> None:
+        async with filled.store() as store:
+            await store.get_online_features(["plane.n"], rows)
+
+    with pytest.raises(InvalidRequest, match="entity_rows"):
+        run(ask())
