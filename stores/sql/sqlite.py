@@ -229,6 +229,12 @@ class SqliteDialect(Dialect):
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_CANTOPEN and not Path(url.path).exists():
             return InvalidSetting(f"{where} is not there: run `oomstream init`, or correct the URL")
+        if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DIRECTORY:
+            # Not opened as immutable=1 instead: a writer that starts later would change the file under the reader.
+            return StoreUnavailable(
+                f"{where}: this user may not write in its folder, in which SQLite's readers make a -shm and a -wal "
+                "file unless a running writer has made them: give this user the right to write there"
+            )
         if code in _REJECTED:
             return InvalidEvent(Reason.REJECTED_BY_STORE, f"{where} rejects a row for its data ({exc})")
         if code in _BROKEN:

@@ -381,3 +381,13 @@ def test_foreign_readers(path: Path) -> None:
                 assert reader.execute(count).fetchone() == (2,)
 
     asyncio.run(check())
+
+
+def test_reader_that_may_not_write_in_the_folder_is_told() -> None:
+    """A reader for whom SQLite cannot make its -shm file is told what it needs."""
+    refused = sqlite3.OperationalError("attempt to write a readonly database")
+    refused.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+    url = StoreUrl.parse("sqlite:///data/online.db")
+    error = SqliteDialect().error(refused, "online store", url)
+    assert isinstance(error, StoreUnavailable)
+    assert "give this user the right to write there" in str(error)
