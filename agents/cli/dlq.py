@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,20 +38,27 @@ def list_letters(
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="At most this many.")] = LISTED,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
-    """List dead letters, each once, with what was wrong."""
-    rows: list[list[Any]] = []
-    more = False
-    for letter in _letters(group):
-        if reason is not None and letter.reason != reason:
-            continue
-        if len(rows) == limit:
-            more = True
-            break
-        rows.append(_row(letter))
-    columns = ["TOPIC", "PARTITION", "OFFSET", "TIME", "REASON", "MESSAGE"]
-    print_listing(Listing(columns, rows), output)
-    if more:
-        typer.echo(f"(more than {limit}: see --limit)", err=True)
+    """List dead letters, each once, with what was wrong, in order of topic, partition and offset.
+
+    A terminal shows the three as one EVENT, as `dlq show` takes it.
+    """
+    # Rows without the events' values, and no more of them than are shown: a dead-letter topic may be long.
+    wanted = (_row(letter) for letter in _letters(group) if reason is None or letter.reason == reason)
+    rows = heapq.nsmallest(limit + 1, wanted, key=itemgetter(0, 1, 2))
+    listing = Listing(["TOPIC", "PARTITION", "OFFSET", "TIME", "REASON", "MESSAGE"], rows[:limit])
+    in_terminal = output in {OutputFormat.ASCII_TABLE, OutputFormat.COLUMN} and sys.stdout.isatty()
+    print_listing(for_terminal(listing) if in_terminal else listing, output)
+    if len(rows) > limit:
+        typer.echo(f"(the first {limit} in order of topic, partition and offset; for more see --limit)", err=True)
+
+
+def for_terminal(listing: Listing) -> Listing:
+    """The listing of dead letters with few enough columns for a narrow terminal, of which messages wrap."""
+    rows = [
+        [f"{topic} {partition} {offset}", time.replace(microsecond=0), reason, message]
+        for topic, partition, offset, time, reason, message in listing.rows
+    ]
+    return Listing(["EVENT", "TIME", "REASON", "MESSAGE"], rows, unbroken={"EVENT", "TIME"})
 
 
 @app.command("show", epilog="Example: oomstream dlq show plane 0 17")
@@ -72,12 +81,24 @@ def show(
     letters = read_dead_letters(need_broker(chosen), topic, timeout_s=chosen.call_timeout_us / 1e6)
     found = [each for each in letters if (each.partition, each.offset) == (partition, offset)]
     if not found:
+        _refuse_unknown_topic(topic)
         raise InvalidRequest(f"topic {topic} has no dead letter of partition {partition}, offset {offset}")
     for letter in found:
         _print_letter(letter)
     if value_file is not None:
         value_file.write_bytes(found[-1].value or b"")
         typer.echo(f"value written to {value_file}")
+
+
+def _refuse_unknown_topic(name: str) -> None:
+    from oomstream.agents.cli.session import load_catalog
+    from oomstream.schemas.errors import InvalidRequest
+    from oomstream.streams.topics import topics_of
+
+    groups = [each.group for each in asyncio.run(load_catalog()).groups.values()]
+    topics = sorted(each.letters_of for each in topics_of(groups) if each.letters_of)
+    if name not in topics:
+        raise InvalidRequest(f"no registered group has a topic named {name!r} (topics: {', '.join(topics) or 'none'})")
 
 
 def _letters(group: str | None) -> Iterator[DeadLetter]:

@@ -7,12 +7,12 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 EMPTY = "<NULL>"
 """What a listing that was asked for null marks prints for null (as oomcli does in wide csv)."""
@@ -38,6 +38,7 @@ class Listing:
         null: Text for null where the format has none of its own.
         documents: What `-o yaml` prints instead of the rows: one mapping per row.
         detail: What `-o json` adds to each row: one mapping per row.
+        unbroken: Columns that a narrow terminal does not wrap.
     """
 
     columns: Sequence[str]
@@ -45,6 +46,7 @@ class Listing:
     null: str = ""
     documents: Sequence[dict[str, Any]] | None = None
     detail: Sequence[dict[str, Any]] | None = None
+    unbroken: Collection[str] = ()
 
 
 def print_listing(listing: Listing, form: OutputFormat, out: TextIO | None = None) -> None:
@@ -129,7 +131,8 @@ def _print_table(listing: Listing, out: TextIO, *, boxed: bool) -> None:
     for at, name in enumerate(listing.columns):
         values = [row[at] for row in listing.rows if row[at] is not None]
         numbers = all(isinstance(each, int | float | Decimal) and not isinstance(each, bool) for each in values)
-        table.add_column(Text(name), justify="right" if values and numbers else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if values and numbers else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in listing.unbroken)
     for row in listing.rows:
         table.add_row(*(Text(listing.null if value is None else text_of(value)) for value in row))
     console = Console(file=out, highlight=False, emoji=False, markup=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -59,8 +61,8 @@ def push(
 ) -> None:
     """Write one event of an entity.
 
-    With a broker set the event is produced to the group's topic; without one it is written to the stores, and can be
-    read when the command returns.
+    With a broker (set, or running on the data folder as `dev` does) the event is produced to the group's topic; without
+    one it is written to the stores, and can be read when the command returns.
     """
     if delete and feature:
         raise typer.BadParameter("--delete takes no --feature", param_hint="--delete")
@@ -77,13 +79,30 @@ def push(
     event = PushedEvent(definition.name, keys[0], event_values(definition, feature or []), event_time, delete)
     if event_time is not None:
         event.values[definition.event_time.name] = event_time
-    if broker is None:
-        asyncio.run(_write(chosen, event))
-        return
-    sent = _produce(broker, chosen, catalog, event)
+    with _what_was_typed(local=broker is None):
+        if broker is None:
+            asyncio.run(_write(chosen, event))
+            return
+        sent = _produce(broker, chosen, catalog, event)
     typer.echo(f"sent: topic {sent.topic}, partition {sent.partition}, offset {sent.offset}")
     if wait:
         asyncio.run(_wait_until_ingested(broker, chosen, sent))
+
+
+@contextmanager
+def _what_was_typed(*, local: bool) -> Iterator[None]:
+    """Tell a value that no event can have as what it is here: a wrong use of the command."""
+    from oomstream.schemas.errors import InvalidEvent, InvalidKey, InvalidRequest
+
+    try:
+        yield
+    except (InvalidEvent, InvalidKey) as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    except InvalidRequest as exc:
+        # The local writer says by this class itself what a worker would write as a dead letter.
+        if not local or type(exc) is not InvalidRequest:
+            raise
+        raise typer.BadParameter(str(exc)) from exc
 
 
 class PushedEvent(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -22,11 +23,26 @@ def register(parent: typer.Typer) -> None:
     parent.command("status", rich_help_panel="Run", epilog="Example: oomstream status -o json")(status)
 
 
-def status(output: Output = OutputFormat.COLUMN) -> None:
+SHORT = 8
+"""How many characters of an incarnation tables show."""
+
+WHOLE = 255
+"""More characters than an incarnation has."""
+
+TABLES = frozenset({OutputFormat.ASCII_TABLE, OutputFormat.COLUMN})
+
+
+def status(
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also sources of topics that were made anew since, with INCARNATION.")
+    ] = False,
+    output: Output = OutputFormat.COLUMN,
+) -> None:
     """Say how far each source is ingested.
 
     NEXT and ONLINE are positions in history and online. With a broker, END is the end of the log and LAG how many
-    records are not in history yet; a partition without an ID was never ingested.
+    records are not in history yet; a partition without an ID was never ingested. Logs that are no more (of an embedded
+    broker that ended, of a topic made anew) are left out.
     """
     from oomstream.agents.cli.session import settings
     from oomstream.streams.broker import find_broker
@@ -34,11 +50,30 @@ def status(output: Output = OutputFormat.COLUMN) -> None:
     chosen = settings()
     broker = find_broker(chosen)
     catalog, sources, urls = asyncio.run(_from_history(chosen))
-    if output in {OutputFormat.ASCII_TABLE, OutputFormat.COLUMN}:
+    if output in TABLES:
         typer.echo(f"history  {urls[0]}\nonline   {urls[1]}\nbroker   {broker.url if broker else 'none'}")
         typer.echo(f"groups   {', '.join(sorted(catalog.groups)) or 'none'}")
-    logs = _logs(broker, catalog, chosen.call_timeout_us / 1e6) if broker is not None else {}
-    print_listing(_listing(sources, logs, with_log=broker is not None), output)
+    logs, incarnations = _logs(broker, catalog, chosen.call_timeout_us / 1e6) if broker is not None else ({}, {})
+    shown = sources if everything else live_sources(sources, incarnations)
+    characters = (SHORT if output in TABLES else WHOLE) if everything else None
+    print_listing(_listing(shown, logs, with_log=broker is not None, incarnation=characters), output)
+    if len(shown) < len(sources) and output in TABLES:
+        typer.echo(f"(sources of logs that are no more: {len(sources) - len(shown)}, see --all)", err=True)
+
+
+def live_sources(sources: list[Source], incarnations: Mapping[str, str]) -> list[Source]:
+    """Sources that can still go on.
+
+    Args:
+        sources: All sources by id.
+        incarnations: The incarnation that the broker has, by topic; of other topics the one seen last is live.
+    """
+    from oomstream.schemas.versions import SourceKind
+
+    topics = [each for each in sources if each.name.kind is SourceKind.TOPIC]
+    current = {each.name.name: each.name.incarnation for each in topics} | dict(incarnations)
+    dead = {each.id for each in topics if each.name.incarnation != current[each.name.name]}
+    return [each for each in sources if each.id not in dead]
 
 
 class _Log(NamedTuple):
@@ -55,8 +90,8 @@ async def _from_history(chosen: Settings) -> tuple[Catalog, list[Source], tuple[
         return await history.load_catalog(), await history.sources(), (history.url, mask_url(chosen.online))
 
 
-def _logs(broker: Broker, catalog: Catalog, timeout_s: float) -> dict[_Log, int]:
-    """The end of every partition of the groups' topics."""
+def _logs(broker: Broker, catalog: Catalog, timeout_s: float) -> tuple[dict[_Log, int], dict[str, str]]:
+    """The end of every partition of the groups' topics, and the topics' incarnations."""
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
 
@@ -65,28 +100,43 @@ def _logs(broker: Broker, catalog: Catalog, timeout_s: float) -> dict[_Log, int]
     wanted = {topic.name for topic in topics_of(each.group for each in catalog.groups.values()) if not topic.letters_of}
     counts = partition_counts(broker, timeout_s=timeout_s)
     names = sorted(wanted & counts.keys())
-    incarnations = Incarnations(broker, timeout_s=timeout_s).of(names)
+    # An embedded broker answers for topics too that are not made yet: their earlier logs ended with an earlier one.
+    incarnations = Incarnations(broker, timeout_s=timeout_s).of(sorted(wanted) if broker.embedded else names)
     partitions = [TopicPartition(name, each) for name in names for each in range(counts[name])]
     admin = AdminClient(broker.client_config(timeout_s))
     ends = log_ends(admin, broker, partitions, timeout_s=timeout_s) if partitions else {}
-    return {
+    logs = {
         _Log(topic, incarnations[topic], partition): end
         for (topic, partition), end in ends.items()
         if topic in incarnations
     }
+    return logs, incarnations
 
 
-def _listing(sources: list[Source], logs: dict[_Log, int], *, with_log: bool) -> Listing:
+def _listing(sources: list[Source], logs: dict[_Log, int], *, with_log: bool, incarnation: int | None) -> Listing:
+    """Sources, then logs that none of them reads.
+
+    Args:
+        sources: Which to list.
+        logs: Ends of the logs that the broker has.
+        with_log: Whether there is a broker.
+        incarnation: How many characters of the incarnation to show; None = no such column.
+    """
     from oomstream.agents.cli.get import sources_listing
 
     listing = sources_listing(sources, wide=False)
-    if not with_log:
-        return listing
-    rows: list[list[Any]] = []
-    for source, row in zip(sources, listing.rows, strict=True):
-        end = logs.pop(_Log(source.name.name, source.name.incarnation, source.name.partition), None)
-        lag = None if end is None else max(end - source.next_sequence, 0)
-        rows.append([*row[:-1], end, lag, row[-1]])
-    for log, end in sorted(logs.items()):
-        rows.append([None, "topic", log.topic, log.partition, None, None, end, end, None])
-    return Listing([*listing.columns[:-1], "END", "LAG", listing.columns[-1]], rows)
+    columns, rows = list(listing.columns), [list(row) for row in listing.rows]
+    incarnations = [each.name.incarnation for each in sources]
+    if with_log:
+        columns[-1:] = ["END", "LAG", columns[-1]]
+        for source, row in zip(sources, rows, strict=True):
+            end = logs.pop(_Log(source.name.name, source.name.incarnation, source.name.partition), None)
+            lag = None if end is None else max(end - source.next_sequence, 0)
+            row[-1:] = [end, lag, row[-1]]
+        for log, end in sorted(logs.items()):
+            rows.append([None, "topic", log.topic, log.partition, None, None, end, end, None])
+            incarnations.append(log.incarnation)
+    if incarnation is not None:
+        columns.append("INCARNATION")
+        rows = [[*row, name[:incarnation]] for row, name in zip(rows, incarnations, strict=True)]
+    return Listing(columns, rows)

@@ -72,6 +72,9 @@ def _letters(dev: Cli) -> list[dict[str, object]]:
     [
         (["dlq", "list", "-g", "trips"], 1, "no feature group named 'trips'"),
         (["dlq", "show", "rides", "0", "999"], 1, "no dead letter of partition 0, offset 999"),
+        (["dlq", "show", "nope", "0", "1"], 1, "no registered group has a topic named 'nope' (topics: rides"),
+        (["push", "-g", "rides", "-k", "", "--feature", "price=1"], 2, "rider_id"),
+        (["push", "-g", "rides", "-k", "ann", "--feature", "price=nan"], 2, "price"),
         (["worker", "-g", "trips"], 1, "no feature group named 'trips'"),
         (["broker"], 1, "an embedded broker already runs on"),
         (["dev"], 1, "an embedded broker already runs on"),
@@ -122,3 +125,26 @@ def test_dev_says_what_to_type_next(tmp_path: Path) -> None:
         assert published_broker(tmp_path / ".oomstream") is not None
     assert any("oomstream apply my_group.avsc" in line for line in said)
     assert published_broker(tmp_path / ".oomstream") is None
+
+
+def test_status_leaves_out_logs_that_are_no_more(tmp_path: Path) -> None:
+    """After a restart of dev, status shows the partitions of the log that there is; --all the others too, by id."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    cli.run("push", "-g", "rides", "-k", "ann", "--feature", "price=1")
+    push = ["push", "-g", "rides", "-k", "bob", "--feature", "price=2", "--wait"]
+    for _ in range(2):
+        with cli.running("dev", until="reading rides"):
+            cli.run(*push)
+            assert [row["kind"] for row in cli.json("status")] == ["push", "topic", "topic"]
+            every = cli.json("status", "--all")
+    topics = [row for row in every if row["kind"] == "topic"]
+    assert len({row["incarnation"] for row in topics}) == 2
+    table = cli.run("status", "--all").stdout
+    assert f" {topics[0]['incarnation'][:8]}\n" in table
+    assert topics[0]["incarnation"] not in table
+    shown = cli.run("status")
+    ended = [row for row in cli.json("status") if row["kind"] == "topic"]
+    assert {row["id"] for row in ended} < {row["id"] for row in topics}
+    assert f"(sources of logs that are no more: {len(topics) - len(ended)}, see --all)" in shown.stderr
