@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pymysql
 from pyarrow import parquet
 
+from benchmarks.memory import peak_kib
 from oomstream.query.sync import FeatureStore
 from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.plan import make_plan
@@ -200,8 +200,8 @@ def measure(settings: Settings, folder: Path) -> Measured:
         check=True,
         timeout=DEADLINE_S,
     )
-    peak_kib, matched = map(int, done.stdout.split())
-    return Measured(time.monotonic() - began, peak_kib, matched)
+    peak, matched = map(int, done.stdout.split())
+    return Measured(time.monotonic() - began, peak, matched)
 
 
 def join(folder: Path) -> None:
@@ -210,7 +210,7 @@ def join(folder: Path) -> None:
         made = store.get_historical_features(str(folder / "labels.parquet"), FEATURES)
         made.to_parquet(folder / "train.parquet")
         speed = made.features.column("plane.speed")
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(speed) - speed.null_count)
+        print(peak_kib(), len(speed) - speed.null_count)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from benchmarks.memory import peak_kib
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.agents.worker import worker_main
 from oomstream.stores.settings import load_settings
@@ -36,12 +37,6 @@ def run_worker(folder: Path, options: list[str]) -> int:
     code = worker_main(load_settings(data_dir=folder, **given))
     sys.stderr.write(f"peak_kib={peak_kib()}\n")
     return code
-
-
-def peak_kib() -> int:
-    """Peak memory of this process; getrusage would count what its parent had when it started us."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from tests.services.mysql_protocol import SqlServer
 LABELS = 10_000
 WIDTH = 600
 PROGRAM = """
-import asyncio, resource, sys
+import asyncio, sys
+from benchmarks.memory import peak_kib
 from benchmarks.training_memory import FEATURES
 from oomstream.query.training import TrainingRequest, build_training_set
 from oomstream.stores.opening import history_store
@@ -28,7 +29,7 @@ async def join():
         request = TrainingRequest(features, range_rows=10_000, range_bytes=4 << 20)
         made = await build_training_set(history, sys.argv[1], request)
         column = made.features.column("plane.speed")
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(column) - column.null_count)
+        print(peak_kib(), len(column) - column.null_count)
 
 asyncio.run(join())
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import struct
 import sys
 from collections.abc import Iterator
 from itertools import chain
 
+from benchmarks.memory import peak_kib
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.events import RawRecord
@@ -155,7 +155,7 @@ def main(what: str, seed: str = "0") -> None:
     decoder, flat = Decoder(GROUP, EventLimits(), registry), Decoder(FLAT, EventLimits())
     decoder.decode([RawRecord(0, None, WHOLE, NOW_MS), RawRecord(1, None, b'{"a":1}', NOW_MS)])
     flat.decode([RawRecord(0, None, message(FLAT), NOW_MS)])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kib()
     if what == "bombs":
         confluent = [b"\0" + struct.pack(">I", number) + b"\2" * 1000 for number in registry]
         assert not decoder.decode([RawRecord(0, None, each, NOW_MS) for each in confluent]).events
@@ -169,7 +169,7 @@ def main(what: str, seed: str = "0") -> None:
         for one, messages in ((decoder, list(arrays)), (flat, list(scalars))):
             for start in range(0, len(messages), 500):
                 one.decode([RawRecord(0, None, each, NOW_MS) for each in messages[start : start + 500]])
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak_kib() - before) / 1024)
 
 
 if __name__ == "__main__":
