@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oomstream.agents.cli.options import Output
-from oomstream.agents.cli.output import Listing, OutputFormat, print_listing, text_of
+from oomstream.agents.cli.output import Listing, OutputFormat, counted, print_listing, text_of
 from oomstream.schemas.errors import OomstreamError
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def verify(
         first = [f"{at.group} {_key_text(at.key)}: {at.finding}" for each in results for at in each.first][:NAMED]
         dots = "; …" if differing > len(first) else ""
         raise OomstreamError(
-            f"online differs from history in {differing} entities ({'; '.join(first)}{dots}): "
+            f"online differs from history in {counted(differing, 'entity', 'entities')} ({'; '.join(first)}{dots}): "
             "`oomstream repair` derives them again"
         )
 
@@ -112,7 +114,26 @@ async def _verify(groups: Sequence[str] | None, sample: float) -> list[Verificat
 
     async with open_stores(settings()) as (history, online):
         verifier = Verifier(history, online, sample=sample)
-        return [await verifier.verify(each) for each in _chosen(await history.load_catalog(), groups)]
+        chosen = _chosen(await history.load_catalog(), groups)
+        results: list[Verification] = []
+        with _progress() as show:
+            for number, each in enumerate(chosen, 1):
+                done = counted(sum(result.entities for result in results), "entity", "entities")
+                show(f"verifying {each.group.name} (group {number} of {len(chosen)}; {done} so far)")
+                results.append(await verifier.verify(each))
+        return results
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A spinner beside the text that it is given, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("verifying") as shown:
+        yield shown.update
 
 
 async def _repair(groups: Sequence[str] | None) -> list[Repaired]:

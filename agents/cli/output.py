@@ -86,6 +86,11 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with the word that fits it: ``1 row``, ``4,040 rows``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def time_text(time: datetime) -> str:
     """RFC 3339 in UTC, with only as many digits of a second as there are."""
     text = time.astimezone(UTC).isoformat().removesuffix("+00:00")

@@ -101,6 +101,7 @@ async def _apply(files: list[Path], dry_run: bool) -> None:
     from oomstream.streams.topics import ensure_topics, topics_of
 
     groups = [load_avsc(file.read_bytes(), str(file)) for file in files]
+    refuse_same_groups(files, [group.name for group in groups])
     chosen = settings()
     broker = find_broker(chosen)
     if dry_run:
@@ -118,10 +119,25 @@ async def _apply(files: list[Path], dry_run: bool) -> None:
     typer.echo("applied")
 
 
+def refuse_same_groups(files: list[Path], names: list[str]) -> None:
+    """Refuse two files that define one group.
+
+    Raises:
+        InvalidDefinition: Two files do; names the group and both files.
+    """
+    from oomstream.schemas.errors import InvalidDefinition
+
+    first: dict[str, Path] = {}
+    for file, name in zip(files, names, strict=True):
+        other = first.setdefault(name, file)
+        if other is not file:
+            raise InvalidDefinition(f"group {name}: defined twice, in {other} and in {file}")
+
+
 def print_plan(plan: Plan) -> None:
     """Print what a plan changes, a line each."""
     if not plan:
-        typer.echo("no changes")
+        typer.echo("no changes: everything is registered like this already")
     for entity in plan.entities:
         typer.echo(f"new entity {entity.name}, keys ({', '.join(f'{key.name} {key.type}' for key in entity.keys)})")
     for each in plan.groups:

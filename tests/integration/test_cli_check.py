@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,35 @@ def test_verify_then_repair(cli: Cli) -> None:
     )
     assert cli.json("repair", "-g", "rides") == [{"group": "rides", "entities": 3, "written": 3, "removed": 0}]
     assert cli.json("verify")[0]["differing"] == 0
+
+
+def test_one_entity_is_not_entities(cli: Cli) -> None:
+    """A single difference is told in the singular."""
+    with sqlite3.connect(cli.folder / ".oomstream" / "online.db") as connection:
+        connection.execute("DELETE FROM online WHERE key = (SELECT max(key) FROM online)")
+    connection.close()
+    assert "differs from history in 1 entity (rides eve" in cli.run("verify", code=1).stderr
+
+
+def test_verify_shows_on_a_terminal_where_it_is(cli: Cli) -> None:
+    """On a terminal verify says which group it looks at; elsewhere standard error stays empty."""
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            cli.command("verify", "-o", "csv"),
+            cwd=cli.folder,
+            env={**cli.environment, "TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=60,
+            check=True,
+        )
+        assert b"verifying rides (group 1 of 1; 0 entities so far)" in os.read(ours, 100_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.stdout == b"GROUP,ENTITIES,DIFFERING\nrides,3,0\n"
+    assert cli.run("verify").stderr == ""
 
 
 def test_unknown_group_is_named(cli: Cli) -> None:

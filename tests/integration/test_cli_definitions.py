@@ -40,7 +40,9 @@ def test_apply_again_changes_nothing(cli: Cli) -> None:
     """Apply is idempotent: the second time it says that there are no changes."""
     cli.define()
     assert cli.run("apply", "rides.avsc").stdout.endswith("applied\n")
-    assert cli.run("apply", "-f", "rides.avsc").stdout == "no changes\napplied\n"
+    assert cli.run("apply", "-f", "rides.avsc").stdout == (
+        "no changes: everything is registered like this already\napplied\n"
+    )
 
 
 def test_apply_takes_folders(cli: Cli) -> None:
@@ -74,6 +76,15 @@ def test_a_file_with_an_error_is_named(cli: Cli, text: str, says: str) -> None:
     """A definition that breaks a rule is one sentence with the file, exit code 1, and changes nothing."""
     (cli.folder / "broken.avsc").write_text(text, encoding="utf-8")
     assert says in cli.run("apply", "broken.avsc", code=1).stderr
+    assert not (cli.folder / ".oomstream").exists()
+
+
+def test_two_files_of_one_group_are_both_named(cli: Cli) -> None:
+    """A group that two files define is refused with the names of both, and nothing is changed."""
+    cli.define()
+    cli.define("again.avsc")
+    said = cli.run("apply", ".", code=1).stderr
+    assert said == "Error: group rides: defined twice, in again.avsc and in rides.avsc\n"
     assert not (cli.folder / ".oomstream").exists()
 
 
