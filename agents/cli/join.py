@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oomstream.agents.cli.options import Features, InputFile, Output, parse_time, split_features
-from oomstream.agents.cli.output import Listing, OutputFormat, print_csv, print_listing
+from oomstream.agents.cli.output import Listing, OutputFormat, counted, print_csv, print_listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def join(
     training = asyncio.run(_training_set(input_file, split_features(features), timestamp_column, as_of, available))
     if output_file is not None:
         training.write(output_file)
-        typer.echo(f"{len(training):,} rows written to {output_file}")
+        typer.echo(f"{counted(len(training), 'row', 'rows')} written to {output_file}")
         return
     table = training.to_arrow()
     if output is OutputFormat.CSV:
