@@ -109,6 +109,14 @@ class AsyncFeatureStore:
         finally:
             await self._history.close()
 
+    async def ping(self) -> None:
+        """Make sure that the online store answers.
+
+        Raises:
+            StoreUnavailable: It does not; names it.
+        """
+        await self._online.pairing_id()
+
     def __await__(self) -> Generator[Any, None, Self]:
         return self.connect().__await__()
 

@@ -117,6 +117,10 @@ class Settings(BaseSettings):
         30_000_000, gt=0, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
     )
 
+    serve_token: SecretStr | None = Field(None, description="Bearer token that readers of `oomstream serve` bring.")
+    serve_certificate: str | None = Field(None, description="PEM text of the certificate of `oomstream serve`.")
+    serve_key: SecretStr | None = Field(None, description="PEM text of that certificate's private key.")
+
     crash_at: str | None = Field(
         None, description="For tests: die at this crash point, as POINT or POINT:N for the N-th time it is reached."
     )

@@ -16,6 +16,7 @@ def register(parent: typer.Typer) -> None:
     """Add this family of verbs to the command."""
     parent.command("dev", rich_help_panel=PANEL, epilog="Example: oomstream dev")(dev)
     parent.command("worker", rich_help_panel=PANEL, epilog="Example: oomstream worker -g plane -g weather")(worker)
+    parent.command("serve", rich_help_panel=PANEL, epilog="Example: oomstream serve --port 6566")(serve)
     parent.command("broker", rich_help_panel=PANEL, epilog="Example: oomstream broker")(broker)
 
 
@@ -46,6 +47,21 @@ def worker(
     from oomstream.agents.worker import worker_main
 
     raise typer.Exit(worker_main(chosen, group or None, broker=found, debug=bool(context.obj)))
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 6566,
+) -> None:
+    """Serve online reads over HTTP until it is stopped.
+
+    POST /get-online-features takes and gives what Feast's server does; /health and /ready are for health checks. On
+    another address than loopback it wants TLS and a token: OOMSTREAM_SERVE_CERTIFICATE, _KEY and _TOKEN.
+    """
+    from oomstream.agents.cli.session import settings
+    from oomstream.agents.serve.process import serve as serve_http
+
+    asyncio.run(serve_http(settings(), host, port, lambda url: typer.echo(f"serving on {url}")))
 
 
 def broker() -> None:
