@@ -14,6 +14,8 @@ from tests.services.mysql_protocol import SqlServer
 
 LABELS = 10_000
 WIDTH = 600
+# What allocators keep for threads that are gone would be measured else: it grows too, ever more slowly.
+ALLOCATORS = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 PROGRAM = """
 import asyncio, sys
 from benchmarks.memory import peak_kib
@@ -43,7 +45,7 @@ def peak_kib(server: SqlServer, folder: Path, rows: int) -> int:
     write_labels(folder / "labels.parquet", rows, LABELS)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder / "labels.parquet")],
-        env={"PATH": "/usr/bin:/bin", **environment_of(settings)},
+        env={"PATH": "/usr/bin:/bin", **ALLOCATORS, **environment_of(settings)},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
