@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,18 +134,16 @@ def history_count(settings: Settings, group: str = "plane") -> int:
     return int(count)
 
 
-def may_write(settings: Settings) -> bool:
-    """Whether nobody holds the write lock of either embedded store."""
-    for name in ("history.db", "online.db"):
-        connection = sqlite3.connect(settings.data_dir / name, timeout=0.0, isolation_level=None)
-        try:
+@contextmanager
+def holding_write(settings: Settings) -> Iterator[None]:
+    """Hold the write lock of both embedded stores: meanwhile nobody else is within a transaction that writes."""
+    with ExitStack() as stack:
+        for name in ("history.db", "online.db"):
+            connection = sqlite3.connect(settings.data_dir / name, timeout=30.0, isolation_level=None)
+            stack.callback(connection.close)
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            connection.close()
-    return True
+            stack.callback(connection.execute, "ROLLBACK")
+        yield
 
 
 class Left(NamedTuple):

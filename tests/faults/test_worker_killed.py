@@ -17,7 +17,7 @@ from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import read_dead_letters
 from oomstream.streams.producer import FeatureProducer
-from tests.faults.harness import WorkerProcess, broker_process, history_count, left, may_write, settings_of
+from tests.faults.harness import WorkerProcess, broker_process, history_count, holding_write, left, settings_of
 from tests.unit.agents.harness import apply, group, produce
 
 PARTITIONS = 4
@@ -149,9 +149,7 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
     events = produce_events(stage, 20_000, seed=6)
     frozen = WorkerProcess(stage.folder, batch_rows=300)
     frozen.until(lambda: history_count(stage.settings) >= 2_000)
-    frozen.signal(signal.SIGSTOP)
-    while not may_write(stage.settings):  # frozen within a transaction it stops every writer (guarantees.md)
-        frozen.signal(signal.SIGCONT)
+    with holding_write(stage.settings):  # frozen within a transaction it would stop every writer (guarantees.md)
         frozen.signal(signal.SIGSTOP)
     before = history_count(stage.settings)
     second = WorkerProcess(stage.folder, batch_rows=300)
