@@ -59,7 +59,7 @@ class KafkaDeadLetterSink(DeadLetterSink):
             raise self._failed(topic, error, producer)
         if len(outcomes) < len(letters):
             raise StoreUnavailable(
-                f"dead-letter topic {topic} at {self._broker.url}: not acknowledged within {self._timeout_s:g} s"
+                f"dead-letter topic {topic}: broker {self._broker.url}: not acknowledged within {self._timeout_s:g} s"
             )
 
     def _produce(self, producer: Producer, letter: DeadLetter, on_delivery: OnDelivery, deadline: float) -> None:
@@ -156,7 +156,7 @@ def _letters(
         if messages:
             heard_at = time.monotonic()
         elif time.monotonic() - heard_at > timeout_s:
-            raise StoreUnavailable(f"dead-letter topic {name} at {broker.url}: no answer within {timeout_s:g} s")
+            raise StoreUnavailable(f"dead-letter topic {name}: broker {broker.url}: no answer within {timeout_s:g} s")
         for message in messages:
             letter = _letter(message, ends, broker, name)
             if letter is not None and letter.identity not in seen:

@@ -151,9 +151,14 @@ class Database:
 
 
 async def _roll_back(connection: AsyncConnection) -> None:
-    """End a transaction on a server: when the connection is given back, that would have no deadline."""
+    """End a transaction on a server: when the connection is given back, that would have no deadline.
+
+    Said to the server itself: of a COMMIT that failed, SQLAlchemy holds that it ended the transaction. TiDB keeps it
+    open when it is read-only, and the next user of the connection would commit what was given up.
+    """
     try:
         async with asyncio.timeout(_ROLLBACK_TIMEOUT_S):
+            await connection.exec_driver_sql("ROLLBACK")
             await connection.rollback()
     except (TimeoutError, SQLAlchemyError):
         await connection.invalidate()
