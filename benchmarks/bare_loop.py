@@ -35,9 +35,8 @@ def run(settings: Settings, events: int) -> float:
     group = ready_stores(settings)
     insert = _insert_text(group)
     # The event time as a plain long: fastavro then makes no datetime of it, which nobody here wants.
-    fields = [
-        {**each, "type": "long"} if each["name"] == group.event_time.name else each for each in group.schema["fields"]
-    ]
+    time_name = group.event_time_field.name
+    fields = [{**each, "type": "long"} if each["name"] == time_name else each for each in group.schema["fields"]]
     schema = parse_schema({"type": "record", "name": GROUP, "fields": fields})
     history, online = (_connect(settings, name) for name in ("history", "online"))
     history.execute("CREATE TABLE bare_position (partition INTEGER PRIMARY KEY, next INTEGER)")
@@ -75,7 +74,7 @@ def _ingest(
     newest: dict[bytes, tuple[bytes, bytes]] = {}
     ingest_time_us = time.time_ns() // 1000
     names = [feature.name for feature in group.features]
-    key_name, time_name = group.keys[0].name, group.event_time.name
+    key_name, time_name = group.keys[0].name, group.event_time_field.name
     for message in messages:
         raw, sequence, source_id = message.value(), message.offset(), message.partition() + 1
         event: Any = schemaless_reader(io.BytesIO(raw[10:]), schema, None)

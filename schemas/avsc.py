@@ -43,6 +43,8 @@ MAX_DEFINITION_BYTES = 4 << 20
 ATTRIBUTES = ("entity", "keys", "group", "event_time", "ttl", "topic", "partitions", "category", "doc")
 """Our attributes on the record, and Avro's `doc`."""
 
+_OF_STREAMS = ("event_time", "ttl", "topic", "partitions")
+
 _OF_AVRO = frozenset({"type", "name", "namespace", "fields", "aliases"})
 
 KEY_KINDS = frozenset({Kind.STRING, Kind.BYTES, Kind.INT, Kind.LONG, Kind.DATE})
@@ -101,11 +103,16 @@ def group_from_avsc(schema: dict[str, Any]) -> FeatureGroup:
     _check_field_names(fields, where)
     by_name = {each.name: each for each in fields}
     keys = _keys(schema, by_name, where)
-    event_time = _event_time(schema, by_name, where)
+    category = _category(schema, where)
+    event_time = _event_time(schema, by_name, where) if category is Category.STREAM else None
     taken = {key.name for key in keys}
-    if event_time.name in taken:
-        raise InvalidDefinition(f"{where}: field {event_time.name!r} is both a key and the event time")
-    features = tuple(_feature(each) for each in fields if each.name not in taken and each.name != event_time.name)
+    if event_time is not None:
+        if event_time.name in taken:
+            raise InvalidDefinition(f"{where}: field {event_time.name!r} is both a key and the event time")
+        taken.add(event_time.name)
+    else:
+        _refuse_stream_attributes(schema, where)
+    features = tuple(_feature(each) for each in fields if each.name not in taken)
     completed = _with_null_defaults(schema, fields)
     return FeatureGroup(
         name=name,
@@ -116,9 +123,9 @@ def group_from_avsc(schema: dict[str, Any]) -> FeatureGroup:
         schema=completed,
         fingerprint=fingerprint(completed, where=where),
         ttl_us=_ttl_us(schema, where),
-        topic=check_topic(schema.get("topic", name), where=where),
-        partitions=_partitions(schema, where),
-        category=_category(schema, where),
+        topic=check_topic(schema.get("topic", name), where=where) if category is Category.STREAM else "",
+        partitions=_partitions(schema, where) if category is Category.STREAM else 0,
+        category=category,
         doc=_doc(schema, where),
     )
 
@@ -293,6 +300,13 @@ def _category(schema: dict[str, Any], where: str) -> Category:
     if category not in list(Category):
         raise InvalidDefinition(f"{where}: category must be stream or batch")
     return Category(category)
+
+
+def _refuse_stream_attributes(schema: dict[str, Any], where: str) -> None:
+    """A batch group's rows come in whole revisions: each holds from its own time until the next one's."""
+    for name in _OF_STREAMS:
+        if schema.get(name) is not None:
+            raise InvalidDefinition(f"{where}: {name} is for stream groups; in a batch group leave it out")
 
 
 def _doc(schema: dict[str, Any], where: str) -> str:

@@ -49,6 +49,8 @@ class RegisteredGroup:
     Attributes:
         group: Its newest definition.
         writers: Every published definition's schema by fingerprint (8 bytes, little-endian), the newest included.
+        sync_id: Sync id of the copy of a batch group that readers see; 0 = none yet, or a stream group.
+        online_revision_id: What revision that copy is of; 0 = none.
         create_time_us: UTC microseconds.
         modify_time_us: UTC microseconds.
     """
@@ -57,6 +59,8 @@ class RegisteredGroup:
     writers: Mapping[bytes, WriterSchema] = field(hash=False)
     create_time_us: int = 0
     modify_time_us: int = 0
+    sync_id: int = 0
+    online_revision_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
     Attributes:
         key: Entity key in plain form.
         entity: The same key, encoded (see `keys`).
-        event_time_us: UTC microseconds.
+        event_time_us: UTC microseconds; 0 in a batch group, whose rows have none.
         values: Plain form of every active feature, in the order of `FeatureGroup.features`.
         body: Canonical Avro body under the newest definition.
     """
@@ -61,8 +61,9 @@ class BodyCodec:
         self._where = f"group {group.name}"
         self._bodies = StrictBodies(read_fields(group.schema, where=self._where))
         self._names = [each.name for each in group.features]
-        self._field_names = frozenset((*group.key_names, group.event_time.name, *self._names))
-        self._unit_us = group.event_time.unit.microseconds
+        time = group.event_time
+        self._field_names = frozenset((*group.key_names, *([] if time is None else [time.name]), *self._names))
+        self._event_time = None if time is None else (time.name, time.unit.microseconds)
         # What SQL engines may give in another form is converted as well: 1 for true, 3 for 3.0.
         self._to_avro = [
             (at, each.name, each.type)
@@ -80,7 +81,7 @@ class BodyCodec:
 
         Args:
             key: Entity key, in the order of the group's key fields.
-            event_time_us: UTC microseconds; a multiple of the event-time field's unit.
+            event_time_us: UTC microseconds; a multiple of the event-time field's unit. Not in bodies of batch groups.
             values: One per active feature, in the order of `FeatureGroup.features`.
         """
         record: dict[str, Any] = dict(zip(self._names, values, strict=True))
@@ -89,7 +90,9 @@ class BodyCodec:
             if value is not None:
                 record[name] = kind.avro_from_plain(value)
         record.update(zip(self.group.key_names, key, strict=True))
-        record[self.group.event_time.name] = event_time_us // self._unit_us
+        if self._event_time is not None:
+            name, unit_us = self._event_time
+            record[name] = event_time_us // unit_us
         return self._bodies.write(record)
 
     def read(self, fingerprint: bytes, body: bytes) -> tuple[Plain, ...]:
@@ -172,8 +175,11 @@ class BodyCodec:
                 check_part(plain)
                 record[name] = plain
             key = tuple(record.values())
-            name = group.event_time.name
-            ticks = record[name] = _ticks(values.get(name), group.event_time)
+            time_us = 0
+            if group.event_time is not None:
+                name = group.event_time.name
+                ticks = record[name] = _ticks(values.get(name), group.event_time)
+                time_us = ticks * group.event_time.unit.microseconds
             plains: list[Plain] = []
             for feature, is_plain, convert, default, default_plain in self._inputs:
                 name = feature.name
@@ -195,7 +201,7 @@ class BodyCodec:
             raise InvalidEvent(exc.reason, f"{group.name}.{name} {exc}") from exc
         body = self._bodies.write(record)
         self._check_size(plains, body)
-        return Encoded(key, encode_entity(key), ticks * self._unit_us, tuple(plains), body)
+        return Encoded(key, encode_entity(key), time_us, tuple(plains), body)
 
     def _check_size(self, plains: Sequence[Plain], body: bytes) -> None:
         if len(body) + SINGLE_OBJECT_HEADER_BYTES > MAX_EVENT_BYTES:

@@ -239,7 +239,7 @@ class Decoder:
     def _form(self, schema: Any) -> _AvroForm | InvalidEvent:
         try:
             writer = read_fields(schema, where=self._where, foreign=True)
-            return _AvroForm(writer, self._fields, self.group.event_time, where=self._where)
+            return _AvroForm(writer, self._fields, self.group.event_time_field, where=self._where)
         except InvalidDefinition as exc:
             return InvalidEvent(Reason.UNSUPPORTED_SCHEMA, f"the writer's schema cannot be used: {exc}")
 

@@ -63,13 +63,13 @@ class EventBuilder:
         self._bodies = bodies
         self._earliest = max(limits.min_event_time_us, MIN_TIME_US)
         self._future_us = 999 + limits.max_future_us
-        self._unit_us = group.event_time.unit.microseconds
+        self._unit_us = group.event_time_field.unit.microseconds
         self._names = [each.name for each in fields]
         at = {name: position for position, name in enumerate(self._names)}
-        self._time_at = at[group.event_time.name]
+        self._time_at = at[group.event_time_field.name]
         self._keys_at = [at[key.name] for key in group.keys]
         self._features_at = [at[each.name] for each in group.features]
-        judges = [(at[each.name], judge_of(each)) for each in fields if each.name != group.event_time.name]
+        judges = [(at[each.name], judge_of(each)) for each in fields if each.name != group.event_time_field.name]
         judges += [(at[key.name], judge_of_key(key.type)) for key in group.keys]
         self._judges = [(position, judge) for position, judge in judges if judge is not None]
         is_canonical = [(at[each.name], each.type, is_canonical_of(each)) for each in fields]
@@ -136,7 +136,7 @@ class EventBuilder:
             except InvalidEvent as exc:
                 raise InvalidEvent(exc.reason, f"{group.name}.{part.name} {exc}") from exc
         key = tuple(avro[part.name] for part in group.keys)
-        time_us = avro[group.event_time.name] * self._unit_us
+        time_us = avro[group.event_time_field.name] * self._unit_us
         self._check_time(record, time_us)
         values = tuple(
             None if avro[each.name] is None else each.type.plain_from_avro(avro[each.name]) for each in group.features
@@ -171,7 +171,7 @@ class EventBuilder:
 
     def _time_error(self, record: Record, time_us: int) -> InvalidEvent | None:
         """Why an event time cannot be accepted, if so."""
-        where = f"{self._group.name}.{self._group.event_time.name}"
+        where = f"{self._group.name}.{self._group.event_time_field.name}"
         if time_us < self._earliest:
             return InvalidEvent(
                 Reason.EVENT_TIME_TOO_OLD,

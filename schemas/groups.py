@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from oomstream.schemas.errors import InvalidEvent, Reason
+from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason
 from oomstream.schemas.types import ValueType
 
 
@@ -116,7 +116,7 @@ class FeatureGroup:
         name: 1 to 48 letters, digits, `_` and `-`.
         entity: Name of the entity it describes.
         keys: The entity key, 1 to 8 fields, in order.
-        event_time: When an event happened.
+        event_time: When an event happened; None in a batch group, whose rows have the time of their revision.
         features: Active features, in the order of the schema.
         schema: The Avro record schema as JSON data, nullable defaults filled in, our attributes kept.
         fingerprint: CRC-64-AVRO of `schema`, 8 bytes little-endian.
@@ -133,7 +133,7 @@ class FeatureGroup:
     name: str
     entity: str
     keys: tuple[KeyField, ...]
-    event_time: EventTimeField
+    event_time: EventTimeField | None
     features: tuple[Feature, ...]
     schema: dict[str, Any] = field(hash=False)
     fingerprint: bytes = b""
@@ -150,6 +150,19 @@ class FeatureGroup:
     def dlq_topic(self) -> str:
         """Topic of the group's dead letters."""
         return f"{self.topic}.dlq"
+
+    @property
+    def event_time_field(self) -> EventTimeField:
+        """When an event of this stream group happened.
+
+        Raises:
+            InvalidRequest: It is a batch group, which takes no events.
+        """
+        if self.event_time is None:
+            raise InvalidRequest(
+                f"group {self.name} is a batch group: it takes no events, only whole revisions (`oomstream import`)"
+            )
+        return self.event_time
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class JsonForm:
         self._where = group.name
         self._fields = tuple(fields)
         self._keys = frozenset(group.key_names)
-        self._event_time = group.event_time
+        self._event_time = group.event_time_field
         self._getters = [
             (each, methodcaller("get", each.name, _MISSING), _AS_IT_IS.get(each.type.kind)) for each in fields
         ]

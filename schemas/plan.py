@@ -184,9 +184,9 @@ def _refuse_group_changes(old: FeatureGroup, new: FeatureGroup) -> None:
     for what, before, after in (
         ("its entity", old.entity, new.entity),
         ("its key fields", _keys(old), _keys(new)),
-        ("its event-time field", old.event_time.name, new.event_time.name),
-        (f"the unit of the event-time field {old.event_time.name!r}", old.event_time.unit, new.event_time.unit),
         ("its category", old.category, new.category),
+        ("its event-time field", _time_name(old), _time_name(new)),
+        (f"the unit of the event-time field {_time_name(old)!r}", _time_unit(old), _time_unit(new)),
         ("its topic", old.topic, new.topic),
         ("its number of partitions", old.partitions, new.partitions),
         ("its record name", _record_name(old), _record_name(new)),
@@ -195,6 +195,14 @@ def _refuse_group_changes(old: FeatureGroup, new: FeatureGroup) -> None:
             raise InvalidDefinition(
                 f"group {old.name}: {what} cannot change from {before} to {after}; only doc, ttl and features can"
             )
+
+
+def _time_name(group: FeatureGroup) -> str:
+    return "" if group.event_time is None else group.event_time.name
+
+
+def _time_unit(group: FeatureGroup) -> str:
+    return "" if group.event_time is None else group.event_time.unit.value
 
 
 def _refuse_near_name(old: FeatureGroup, feature: Feature) -> None:

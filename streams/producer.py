@@ -207,9 +207,9 @@ class FeatureProducer:
 
     def _encode(self, codec: BodyCodec, values: Mapping[str, Any]) -> tuple[bytes, bytes]:
         group = codec.group
-        if group.event_time.name not in values:
+        if group.event_time_field.name not in values:
             now_us = time.time_ns() // 1000
-            values = {**values, group.event_time.name: now_us // group.event_time.unit.microseconds}
+            values = {**values, group.event_time_field.name: now_us // group.event_time_field.unit.microseconds}
         encoded = codec.encode_python(values)
         return tombstone_key(encoded.key, group.keys), frame(group.fingerprint, encoded.body)
 

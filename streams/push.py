@@ -121,8 +121,8 @@ class LocalWriter:
     @staticmethod
     def _event(codec: BodyCodec, values: Mapping[str, Any], now_ms: int) -> RawRecord:
         group = codec.group
-        if group.event_time.name not in values:
-            values = {**values, group.event_time.name: now_ms * 1000 // group.event_time.unit.microseconds}
+        if group.event_time_field.name not in values:
+            values = {**values, group.event_time_field.name: now_ms * 1000 // group.event_time_field.unit.microseconds}
         encoded = codec.encode_python(values)
         return RawRecord(0, None, frame(group.fingerprint, encoded.body), now_ms)
 

@@ -99,7 +99,9 @@ def _group_detail(group: FeatureGroup) -> dict[str, Any]:
     return {
         "version": group.version,
         "keys": list(group.key_names),
-        "event-time": {"field": group.event_time.name, "unit": group.event_time.unit.value},
+        "event-time": None
+        if group.event_time is None
+        else {"field": group.event_time.name, "unit": group.event_time.unit.value},
         "ttl": None if group.ttl_us is None else format_duration(group.ttl_us),
         "topic": group.topic,
         "partitions": group.partitions,

@@ -78,7 +78,7 @@ def push(
         raise typer.BadParameter("push takes one entity key", param_hint="-k")
     event = PushedEvent(definition.name, keys[0], event_values(definition, feature or []), event_time, delete)
     if event_time is not None:
-        event.values[definition.event_time.name] = event_time
+        event.values[definition.event_time_field.name] = event_time
     with _what_was_typed(local=broker is None):
         if broker is None:
             asyncio.run(_write(chosen, event))

@@ -61,19 +61,22 @@ def group(
         name: Its name.
         features: Avro type by name, or a whole field where it has a default; default one long, ``n``.
         keys: Avro type by name; default one string, ``k``.
-        **attributes: More attributes of the record, such as ``ttl`` or ``topic``.
+        **attributes: More attributes of the record, such as ``ttl`` or ``topic``; with ``category="batch"`` the group
+            has no event time.
     """
     keys = {"k": "string"} if keys is None else keys
     features = {"n": "long"} if features is None else features
-    fields = [{"name": key, "type": kind} for key, kind in keys.items()] + [{"name": "at", "type": _MICROS}]
+    fields = [{"name": key, "type": kind} for key, kind in keys.items()]
+    if attributes.get("category") != "batch":
+        attributes = {"event_time": "at", **attributes}
+        fields.append({"name": "at", "type": _MICROS})
     fields += [
         {"name": each, **kind} if isinstance(kind, dict) and "default" in kind else {"name": each, "type": kind}
         for each, kind in features.items()
     ]
     entity = attributes.pop("entity", name)
     return group_from_avsc(
-        {"type": "record", "name": name, "entity": entity, "keys": list(keys), "event_time": "at", **attributes}
-        | {"fields": fields}
+        {"type": "record", "name": name, "entity": entity, "keys": list(keys), **attributes} | {"fields": fields}
     )
 
 

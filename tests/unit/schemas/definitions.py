@@ -38,14 +38,16 @@ def field(name: str, kind: Any, **attributes: Any) -> dict[str, Any]:
 
 
 def schema(*features: dict[str, Any], **attributes: Any) -> dict[str, Any]:
-    """A definition of group `ride`: key `id` (string), event time `at` (micros), then `features`."""
+    """A definition of group `ride`: key `id` (string), event time `at` (micros; not in a batch group), `features`."""
+    is_batch = attributes.get("category") == "batch"
+    time = [] if is_batch else [field("at", MICROS)]
     return {
         "type": "record",
         "name": "ride",
         "entity": "driver",
         "keys": ["id"],
-        "event_time": "at",
-        "fields": [field("id", "string"), field("at", MICROS), *features],
+        **({} if is_batch else {"event_time": "at"}),
+        "fields": [field("id", "string"), *time, *features],
         **attributes,
     }
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.avsc import fingerprint, group_from_avsc, load_avsc
-from oomstream.schemas.errors import InvalidDefinition
+from oomstream.schemas.errors import InvalidDefinition, InvalidRequest
 from oomstream.schemas.groups import NO_DEFAULT, Category, Feature, TimeUnit
 from oomstream.schemas.types import Kind, ValueType
 from tests.unit.schemas.definitions import DATE, MICROS, MILLIS, any_group, field, schema
@@ -37,16 +37,33 @@ def test_a_whole_definition() -> None:
             ttl="7d",
             topic="rides.v1",
             partitions=3,
-            category="batch",
+            category="stream",
             doc="Rides",
         )
     )
     assert (group.name, group.entity, group.key_names) == ("ride-now", "driver", ("id",))
-    assert (group.event_time.name, group.event_time.unit) == ("at", TimeUnit.MICROSECOND)
+    assert (group.event_time_field.name, group.event_time_field.unit) == ("at", TimeUnit.MICROSECOND)
     assert group.features == (Feature("speed", ValueType(Kind.DOUBLE), nullable=True, default=None, doc="km/h"),)
     assert (group.ttl_us, group.topic, group.partitions) == (604_800_000_000, "rides.v1", 3)
-    assert (group.category, group.doc, group.dlq_topic) == (Category.BATCH, "Rides", "rides.v1.dlq")
+    assert (group.category, group.doc, group.dlq_topic) == (Category.STREAM, "Rides", "rides.v1.dlq")
     assert (group.id, group.version, group.retired) == (0, 0, ())
+
+
+def test_a_batch_group() -> None:
+    """A batch group has no event time, and nothing else that only streams have."""
+    group = group_from_avsc(schema(field("speed", "double"), category="batch"))
+    assert (group.category, group.event_time, group.topic, group.partitions) == (Category.BATCH, None, "", 0)
+    assert [each.name for each in group.features] == ["speed"]
+    assert group_from_avsc(group.schema) == group
+    with pytest.raises(InvalidRequest, match="ride is a batch group: it takes no events"):
+        _ = group.event_time_field
+
+
+@pytest.mark.parametrize("attribute", [{"event_time": "at"}, {"ttl": "7d"}, {"topic": "t"}, {"partitions": 3}])
+def test_a_batch_group_is_no_stream(attribute: dict[str, Any]) -> None:
+    """What only streams have is refused in a batch group, by name."""
+    with pytest.raises(InvalidDefinition, match=f"group ride: {next(iter(attribute))} is for stream groups"):
+        group_from_avsc(schema(category="batch") | attribute)
 
 
 def test_defaults_of_a_definition() -> None:
@@ -165,7 +182,7 @@ def test_event_time(attributes: dict[str, Any], unit: TimeUnit) -> None:
     """The event time is a timestamp, or a long with a unit on the field or its type."""
     definition = schema()
     definition["fields"][1] = {"name": "at", **attributes}
-    assert group_from_avsc(definition).event_time.unit is unit
+    assert group_from_avsc(definition).event_time_field.unit is unit
 
 
 def test_fingerprint_is_avros() -> None:

@@ -14,7 +14,7 @@ from tests.unit.schemas.definitions import catalog, field, schema
 CATALOG = catalog(
     group_from_avsc(schema(field("speed", "double"), field("count", "int"))),
     group_from_avsc(schema(field("speed", "int"), group="ride-2", topic="other")),
-    group_from_avsc(schema(group="old", category="batch", topic="third")),
+    group_from_avsc(schema(group="old", category="batch")),
 )
 
 

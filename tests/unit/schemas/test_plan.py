@@ -267,7 +267,7 @@ def test_one_topic_carries_one_group(first: str, second: str, rule: str) -> None
 def test_batch_groups_have_no_topic() -> None:
     """A batch group takes no topic away from a stream group."""
     one = group_from_avsc(schema(group="a", topic="t"))
-    two = group_from_avsc(schema(group="b", topic="t", category="batch"))
+    two = group_from_avsc(schema(group="b", category="batch"))
     assert len(make_plan(Catalog(), [one, two]).groups) == 2
 
 

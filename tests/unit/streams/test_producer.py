@@ -20,6 +20,7 @@ from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.errors import InvalidEvent, InvalidKey, InvalidRequest, StoreUnavailable, UnknownGroup
 from oomstream.schemas.framing import EVENT_TIME_HEADER, detect
+from oomstream.stores.testing import samples
 from oomstream.streams.broker import Broker
 from oomstream.streams.producer import FeatureProducer, Sent
 from oomstream.streams.room import UNREAD_BYTES, Room
@@ -145,7 +146,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, broker: Broker, catalog: Catalog
 
 def test_batch_groups_are_refused(tmp_path: Path, broker: Broker) -> None:
     """Events cannot be produced to a batch group."""
-    catalog = apply(settings_for(tmp_path, broker), broker, group(category="batch"))
+    catalog = apply(settings_for(tmp_path, broker), broker, samples.group("plane", category="batch"))
     with (
         FeatureProducer(broker, settings_for(tmp_path, broker), catalog) as producer,
         pytest.raises(InvalidRequest, match="'plane' is a batch group"),
