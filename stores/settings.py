@@ -122,7 +122,8 @@ class Settings(BaseSettings):
     serve_key: SecretStr | None = Field(None, description="PEM text of that certificate's private key.")
 
     crash_at: str | None = Field(
-        None, description="For tests: die at this crash point, as POINT or POINT:N for the N-th time it is reached."
+        None,
+        description="For tests: die at this crash point, POINT or POINT:N for the N-th time; with :freeze, stop there.",
     )
 
     @property

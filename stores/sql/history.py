@@ -194,11 +194,13 @@ class SqlHistoryStore(HistoryStore):
             return ingest_time_us
 
         try:
-            return await self._database.transact(write)
+            ingest_time_us = await self._database.transact(write)
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"
             ) from None  # the exception holds the value
+        reach("after_history_commit")
+        return ingest_time_us
 
     async def mark_online(self, source: Source, online_sequence: int) -> None:
         """Store how far online rows are written."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from oomstream.schemas.errors import Fatal, StoreUnavailable
 from oomstream.schemas.online_value import OnlineRow, packed_version
 from oomstream.stores.base import OnlineRead
+from oomstream.stores.crash_points import reach
 from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.connection import Connection
@@ -81,7 +82,9 @@ class ClientDriver(TikvDriver):
             async def work(transaction: Any) -> Written:
                 return await self._put_newer(transaction, piece, or_equal)
 
-            return len(await self._call("write", lambda client: self._transactions.run(client, work)))
+            written = await self._call("write", lambda client: self._transactions.run(client, work))
+            reach("in_online_batch")
+            return len(written)
 
         return sum(await self._in_pieces(rows, write))
 
