@@ -118,6 +118,7 @@ class SourceIngest:
         self._decoders: dict[str, Decoder] = {}
         self._source: Source | None = None
         self._stored_online_sequence = 0
+        self._passed = 0
         self._interrupted = False
         self._refused = RefusedLog(self._where)
 
@@ -401,15 +402,33 @@ class SourceIngest:
         await self._backoff().call(lambda: self._history.append(held, batch))
         self._source = replace(held, next_sequence=sequence, online_sequence=sequence)
 
+    def passed(self, end: int) -> None:
+        """Say that the log holds nothing more before `end`: behind the records come transaction markers, or a gap.
+
+        The position follows at the next `flush`, so that lag reaches zero, and so that nothing is taken for lost when
+        the log forgets the markers.
+        """
+        self._passed = end
+
     async def flush(self) -> None:
         """Store how far online rows are written; what cannot be stored now is derived again by the next owner."""
         self._refused.say()
         source = self._source
-        if source is None or source.online_sequence == self._stored_online_sequence:
+        if source is None or self._interrupted:
             return
         try:
-            await self._history.mark_online(source, source.online_sequence)
-        except (Fenced, StoreUnavailable) as exc:
+            if source.next_sequence < self._passed:
+                await self._pass_over(source)
+            elif source.online_sequence != self._stored_online_sequence:
+                await self._history.mark_online(source, source.online_sequence)
+        except (DefinitionChanged, Fenced, StoreUnavailable) as exc:
             log.info("%s: position of online rows not stored: %s", self._where, exc)
         else:
-            self._stored_online_sequence = source.online_sequence
+            self._stored_online_sequence = self._held.online_sequence
+
+    async def _pass_over(self, source: Source) -> None:
+        """Move the position over what is no record."""
+        name, end = await self._group_of_topic(), self._passed
+        batch = HistoryBatch((await self._catalog.reload()).group(name), (), end, end, source.dlq)
+        ingest_time_us = await self._history.append(source, batch)
+        self._source = replace(source, next_sequence=end, online_sequence=end, last_ingest_time_us=ingest_time_us)

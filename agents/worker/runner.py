@@ -62,8 +62,11 @@ class Pipeline(Protocol):
     async def ingest(self, records: Sequence[Record]) -> None:
         """Take one batch through all steps."""
 
+    def passed(self, end: int) -> None:
+        """The log holds nothing more before `end`."""
+
     async def flush(self) -> None:
-        """Store how far online rows are written."""
+        """Store how far the log is read and online rows are written."""
 
 
 class _Held(NamedTuple):
@@ -260,6 +263,7 @@ class PartitionRunner:
             await pipeline.ingest(piece)
         self._busy_since = None
         self._done = held[-1].batch.end
+        pipeline.passed(self._done)
         reach("before_ack")
         for each in held:
             each.acknowledge()

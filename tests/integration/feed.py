@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
+from oomstream.stores.base import Source
 from oomstream.stores.opening import history_store
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker
@@ -92,10 +93,14 @@ class Progress:
 
     def done(self) -> int:
         """Records of the topic that are in history or dead-lettered; waits for a server that is just away."""
+        return sum(source.next_sequence for source in self.sources())
+
+    def sources(self) -> list[Source]:
+        """Every source with its position; waits for a server that is just away."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
-                return sum(source.next_sequence for source in self._runner.run(self._history.sources()))
+                return self._runner.run(self._history.sources())
             except StoreUnavailable:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

@@ -186,6 +186,9 @@ class RecordingPipeline:
         self.counts.events += len(new)
         self.counts.batches += 1
 
+    def passed(self, end: int) -> None:
+        """Nothing to remember."""
+
     async def flush(self) -> None:
         """Nothing to store."""
 

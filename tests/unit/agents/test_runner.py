@@ -57,7 +57,7 @@ class Ingested:
         self.position = position
         self.offsets: list[int] = []
         self.batches: list[int] = []
-        self.flushes = self.claims = 0
+        self.flushes = self.claims = self.passed_to = 0
         self.failure: BaseException | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -78,6 +78,10 @@ class Ingested:
         self.position = records[-1].offset + 1
         self.counts.events += len(records)
         self.counts.batches += 1
+
+    def passed(self, end: int) -> None:
+        """There is nothing more before `end`."""
+        self.passed_to = end
 
     async def flush(self) -> None:
         """Store the position."""
@@ -148,7 +152,7 @@ def test_batches_are_ingested_and_acknowledged_in_order(stage: Stage) -> None:
 
 
 def test_a_gap_without_records_is_passed(stage: Stage) -> None:
-    """Transaction markers and compacted stretches count as read, so that lag reaches zero."""
+    """Case 25: transaction markers and compacted stretches count as read, so that lag reaches zero."""
 
     async def scenario() -> None:
         runner = await stage.started()
@@ -156,6 +160,8 @@ def test_a_gap_without_records_is_passed(stage: Stage) -> None:
         await until(lambda: runner.done == 10)
         assert stage.pipeline.offsets == [1, 3, 9]
         assert stage.acknowledged == [5, 9, 10]
+        stage.offer(FetchedBatch(10, 12))
+        await until(lambda: stage.pipeline.passed_to == 12)
         await runner.stop(5)
 
     play(scenario())
