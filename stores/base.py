@@ -8,7 +8,7 @@ Conformance suites for both interfaces are in `oomstream.stores.testing`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -359,6 +359,21 @@ class HistoryStore(_Opened):
         self, group: FeatureGroup, source_id: int, start: int, end: int, *, limit: int = 10_000
     ) -> list[HistoryRow]:
         """Rows with `start` <= sequence < `end` of one source, by sequence, at most `limit`."""
+
+    @abstractmethod
+    async def identities_in_history(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> set[int]:
+        """Those of the sequences of one source that have a row in the group's history.
+
+        A dead letter whose identity is in history has been replayed (or was taken in the end by a worker).
+
+        Args:
+            group: The group of the source's topic.
+            source_id: The source.
+            sequences: Any number, in any order.
+
+        Raises:
+            StoreUnavailable: Do it again.
+        """
 
     @abstractmethod
     async def newest(self, group: FeatureGroup, keys: Sequence[tuple[Plain, ...]]) -> list[HistoryRow | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
 from oomstream.stores.sql.dialects import Clock, CutPlace, dialect_of
+from oomstream.stores.sql.identities import stored_sequences
 from oomstream.stores.sql.newest import newest_of, newest_page
 from oomstream.stores.sql.sources import Sources
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
@@ -220,6 +221,11 @@ class SqlHistoryStore(HistoryStore):
         )
         async with self._database.read() as connection:
             return [table.history_row(row) for row in await connection.execute(query)]
+
+    async def identities_in_history(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> set[int]:
+        """Those of the sequences that have a row, by the secondary index; all of one moment."""
+        async with self._database.read() as connection:
+            return await stored_sequences(connection, self._table(group), source_id, sequences)
 
     async def newest(self, group: FeatureGroup, keys: Sequence[tuple[Plain, ...]]) -> list[HistoryRow | None]:
         """The row of greatest version of each entity, all of one moment."""

@@ -10,9 +10,10 @@ from oomstream.stores.testing.history_catalog import CatalogTests
 from oomstream.stores.testing.history_ingest import IngestTests
 from oomstream.stores.testing.history_machine import HistoryMachine
 from oomstream.stores.testing.history_reads import ReadTests
+from oomstream.stores.testing.history_replay import ReplayTests
 
 
-class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests):
+class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests, ReplayTests):
     """What every history store must do; a subclass whose name begins with ``Test`` runs it."""
 
     def test_any_interleaving(self) -> None:
