@@ -17,12 +17,10 @@ Source:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from oomstream.schemas.catalog import RegisteredGroup
-from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.errors import (
     DefinitionChanged,
     DlqLimitReached,
@@ -33,7 +31,7 @@ from oomstream.schemas.errors import (
     Reason,
     StoreUnavailable,
 )
-from oomstream.schemas.events import Decoded, Event, Record, Rejected
+from oomstream.schemas.events import Event, Record, Rejected
 from oomstream.schemas.online_value import OnlineRow, encode_value, key_prefix
 from oomstream.schemas.versions import Version
 from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
@@ -43,24 +41,10 @@ from oomstream.stores.rebuild import rebuild_source
 from oomstream.stores.settings import Settings
 from oomstream.streams.backoff import Backoff
 from oomstream.streams.dead_letters import DeadLetter, DeadLetterSink, DlqLimit
+from oomstream.streams.decoding import Decoding, T, WriterSchemas
 from oomstream.streams.refused import RefusedLog, reasons_text
 
 log = logging.getLogger(__name__)
-
-
-class WriterSchemas(Protocol):
-    """Schemas of a Schema Registry by id."""
-
-    @property
-    def known(self) -> Mapping[int, dict[str, Any]]:
-        """Those fetched so far."""
-
-    async def fetch(self, ids: frozenset[int]) -> None:
-        """Fetch schemas; an id that the registry does not have stays unknown.
-
-        Raises:
-            StoreUnavailable: The registry did not answer.
-        """
 
 
 @dataclass(slots=True)
@@ -112,10 +96,8 @@ class SourceIngest:
         self._name = name
         self._where = f"{name.name}[{name.partition}]"
         self._settings = settings
-        self._registry = registry
-        self._limits = EventLimits(min_event_time_us=settings.min_event_time_us, max_future_us=settings.max_future_us)
+        self._decoding = Decoding(catalog, settings, registry, attempt=self._until_done)
         self._dlq_limit = DlqLimit(settings.dlq_max_consecutive, settings.dlq_max_ratio, settings.dlq_window)
-        self._decoders: dict[str, Decoder] = {}
         self._source: Source | None = None
         self._stored_online_sequence = 0
         self._passed = 0
@@ -140,6 +122,9 @@ class SourceIngest:
 
     def _backoff(self) -> Backoff:
         return Backoff(self._settings.outage_budget_us / 1e6, where=self._where)
+
+    async def _until_done(self, operation: Callable[[], Awaitable[T]]) -> T:
+        return await self._backoff().call(operation)
 
     async def start(self, first: int, last: int, *, begin: int) -> int:
         """Claim the source, and finish what its last owner left between history and online.
@@ -215,8 +200,7 @@ class SourceIngest:
             try:
                 await self._take(left, group or await self._group_of_topic())
             except DefinitionChanged:
-                await self._backoff().call(self._catalog.reload)
-                self._decoders.clear()
+                await self._decoding.renew()
             except StoreUnavailable as exc:
                 await outage.wait(exc)
                 await self._backoff().call(self._take_again)
@@ -237,7 +221,7 @@ class SourceIngest:
         return group.name
 
     async def _take(self, records: Sequence[Record], group: str) -> None:
-        decoded, registered = await self._decode(records, group)
+        decoded, registered = await self._decoding.decode(records, group)
         dead = frozenset(each.record.offset for each in decoded.rejected)
         events, rejected = decoded.events, decoded.rejected
         limit: DlqLimitReached | None = None
@@ -255,30 +239,6 @@ class SourceIngest:
             await self._write(registered, events, records, dead)
         if limit is not None:
             raise limit
-
-    async def _decode(self, records: Sequence[Record], group: str) -> tuple[Decoded, RegisteredGroup]:
-        """Decode a batch with all that can be known: what was unknown is fetched once, then judged."""
-        registered = (await self._catalog.get()).groups[group]
-        decoded = self._decoder(registered).decode(records)
-        if decoded.unknown_schema_ids and self._registry is not None:
-            registry = self._registry
-            await self._backoff().call(lambda: registry.fetch(decoded.unknown_schema_ids))
-            self._decoders.clear()
-            decoded = self._decoder(registered).decode(records)
-        if decoded.unknown_fingerprints:
-            # A newer definition may have been published. (Unknown JSON fields need no such look: the history
-            # transaction refuses a batch that was decoded with an older definition.)
-            registered = (await self._backoff().call(self._catalog.reload)).groups[group]
-            self._decoders.clear()
-            decoded = self._decoder(registered).decode(records)
-        return decoded, registered
-
-    def _decoder(self, registered: RegisteredGroup) -> Decoder:
-        name = registered.group.name
-        if name not in self._decoders:
-            known = self._registry.known if self._registry is not None else {}
-            self._decoders[name] = Decoder(registered, self._limits, known)
-        return self._decoders[name]
 
     def _judge(self, records: Sequence[Record], dead: frozenset[int]) -> DlqCounts:
         """What the dead-letter limit remembers after `records`, of which those at the offsets `dead` are letters."""
