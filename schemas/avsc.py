@@ -28,7 +28,7 @@ from oomstream.schemas.groups import (
     TimeUnit,
 )
 from oomstream.schemas.layout import RecordField, read_fields
-from oomstream.schemas.names import check_group_name, check_name, check_topic
+from oomstream.schemas.names import check_group_name, check_name, check_topic, is_avro_name
 from oomstream.schemas.types import Kind
 
 MAX_KEYS = 8
@@ -40,7 +40,18 @@ MAX_PARTITIONS = 10_000
 MAX_DEFINITION_BYTES = 4 << 20
 """Longest definition that is read."""
 
-ATTRIBUTES = ("entity", "keys", "group", "event_time", "ttl", "topic", "partitions", "category", "doc")
+ATTRIBUTES = (
+    "entity",
+    "keys",
+    "group",
+    "event_time",
+    "ttl",
+    "topic",
+    "partitions",
+    "category",
+    "snapshot_interval",
+    "doc",
+)
 """Our attributes on the record, and Avro's `doc`."""
 
 _OF_STREAMS = ("event_time", "ttl", "topic", "partitions")
@@ -116,7 +127,7 @@ def group_from_avsc(schema: dict[str, Any]) -> FeatureGroup:
     completed = _with_null_defaults(schema, fields)
     return FeatureGroup(
         name=name,
-        entity=check_name(_needed(schema, "entity", where), what="entity", where=where),
+        entity=check_name(_needed(schema, "entity", where), what="entity", where=where, dashes=True),
         keys=keys,
         event_time=event_time,
         features=features,
@@ -189,7 +200,9 @@ def _group_name(schema: dict[str, Any]) -> str:
 def _check_field_names(fields: tuple[RecordField, ...], where: str) -> None:
     seen: dict[str, str] = {}
     for each in fields:
-        check_name(each.name, what="field", where=where)
+        check_name(each.name, what="field", where=where, dashes=each.name != each.avro_name)
+        if each.name != each.avro_name and not is_avro_name(each.avro_name):
+            raise InvalidDefinition(f"{where}: field {each.name!r} has an Avro name that is none")
         other = seen.setdefault(each.name.lower(), each.name)
         if other != each.name:
             raise InvalidDefinition(f"{where}: fields {other!r} and {each.name!r} differ only in case")

@@ -30,7 +30,7 @@ from oomstream.schemas.framing import (
 )
 from oomstream.schemas.groups import EventTimeField
 from oomstream.schemas.json_events import JsonForm, parse_object
-from oomstream.schemas.layout import RecordField, read_fields
+from oomstream.schemas.layout import RecordField, read_fields, under_names_of
 from oomstream.schemas.names import MAX_NAME
 from oomstream.schemas.resolve import Resolution
 from oomstream.schemas.strict import StrictBodies
@@ -46,7 +46,7 @@ _PARTS = 4
 _MAX_UNKNOWN_FIELDS = 100
 """Most names of unknown fields that one batch reports: they come from outside."""
 
-_FEATURE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}", re.ASCII)
+_FEATURE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}", re.ASCII)
 
 
 class _Form(Protocol):
@@ -238,7 +238,7 @@ class Decoder:
 
     def _form(self, schema: Any) -> _AvroForm | InvalidEvent:
         try:
-            writer = read_fields(schema, where=self._where, foreign=True)
+            writer = under_names_of(self._fields, read_fields(schema, where=self._where, foreign=True))
             return _AvroForm(writer, self._fields, self.group.event_time_field, where=self._where)
         except InvalidDefinition as exc:
             return InvalidEvent(Reason.UNSUPPORTED_SCHEMA, f"the writer's schema cannot be used: {exc}")

@@ -11,8 +11,8 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oomstream.schemas.errors import InvalidDefinition, InvalidEvent
@@ -24,6 +24,9 @@ MAX_FIELDS = 1000
 
 MAX_FIXED_BYTES = 128
 """Most bytes of a decimal on `fixed`; 38 digits need 16."""
+
+NAME_ATTRIBUTE = "oomstream.name"
+"""Attribute of a field: its name here, where that is no legal Avro name (``2fa_installed``, ``user-account``)."""
 
 _MAX_DEPTH = 4
 
@@ -47,13 +50,14 @@ class RecordField:
     """One field of a record schema.
 
     Attributes:
-        name: Its name.
+        name: Its name here: the Avro name, or what `NAME_ATTRIBUTE` says.
         type: Type of its values that are not null.
         nullable: Whether it is a union with null.
         null_index: Which branch of the union null is; 0 or 1.
         default: Its default in avro form, None for null, or `NO_DEFAULT`.
         logical: Logical type as written, ours or not; empty for none.
         attributes: Its other attributes as written (`doc`, `unit`, …).
+        avro_name: Its name in the Avro schema.
     """
 
     name: str
@@ -63,6 +67,7 @@ class RecordField:
     default: Any = NO_DEFAULT
     logical: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    avro_name: str = ""
 
 
 def read_fields(schema: Any, *, where: str, foreign: bool = False) -> tuple[RecordField, ...]:
@@ -85,15 +90,26 @@ def read_fields(schema: Any, *, where: str, foreign: bool = False) -> tuple[Reco
     if len(fields) > MAX_FIELDS:
         raise InvalidDefinition(f"{where}: the record has {len(fields)} fields, more than {MAX_FIELDS}")
     reader = _TypeReader(schema, where, foreign)
-    seen: set[str] = set()
-    found: list[RecordField] = []
-    for each in fields:
-        one = reader.field(each)
-        if one.name in seen:
-            raise InvalidDefinition(f"{where}: field {one.name!r} is there twice")
-        seen.add(one.name)
-        found.append(one)
-    return tuple(found)
+    found = tuple(map(reader.field, fields))
+    for names in ([each.name for each in found], [each.avro_name for each in found]):
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidDefinition(f"{where}: field {twice[:80]!r} is there twice")
+    return found
+
+
+def under_names_of(reader: Sequence[RecordField], writer: Sequence[RecordField]) -> tuple[RecordField, ...]:
+    """A writer's fields under the reader's names for them: Avro finds a field by its Avro name.
+
+    Args:
+        reader: Fields of a definition.
+        writer: Fields of any schema, perhaps one from which `NAME_ATTRIBUTE` was lost.
+    """
+    names = {each.avro_name: each.name for each in reader}
+    ours = set(names.values())
+    return tuple(
+        each if each.name in ours else replace(each, name=names.get(each.avro_name, each.name)) for each in writer
+    )
 
 
 def bare_type(kind: ValueType, names: dict[ValueType, str]) -> Any:
@@ -171,7 +187,17 @@ class _TypeReader:
         attributes = {key: value for key, value in declared.items() if key not in _ATTRIBUTES_KEPT_APART}
         if isinstance(node, dict) and "unit" in node:
             attributes.setdefault("unit", node["unit"])
-        return RecordField(name, kind, nullable, null_index, default, logical, attributes)
+        return RecordField(
+            self._our_name(declared, name), kind, nullable, null_index, default, logical, attributes, name
+        )
+
+    def _our_name(self, declared: dict[str, Any], avro_name: str) -> str:
+        ours = declared.get(NAME_ATTRIBUTE, avro_name)
+        if isinstance(ours, str) and ours:
+            return ours
+        if self.foreign:
+            return avro_name
+        raise self._refused(f"has an {NAME_ATTRIBUTE} that is not text")
 
     def type(self, node: Any, depth: int = 0) -> tuple[ValueType, str]:
         """Type and logical type of a schema that is not a union."""

@@ -17,22 +17,37 @@ MAX_TOPIC_NAME = 249 - len(".dlq")
 """Most characters in a topic's name, so that its dead-letter topic is legal too."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*", re.ASCII)
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
+_WITH_DASHES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
+_AVRO = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
-def check_name(name: Any, *, what: str, where: str) -> str:
+def check_name(name: Any, *, what: str, where: str, dashes: bool = False) -> str:
     """The name of an entity, a key field or a feature, checked.
 
     Args:
         name: The name.
         what: What it names, for the error.
         where: Where it stands, for the error.
+        dashes: Whether it may hold ``-``: only what is not the name of an Avro field may.
 
     Raises:
         InvalidDefinition: It breaks a rule.
     """
+    if dashes:
+        return _checked(name, _WITH_DASHES, MAX_NAME, "letters, digits, _ and -", what, where)
     return _checked(name, _NAME, MAX_NAME, "letters, digits and _", what, where)
+
+
+def is_avro_name(name: str) -> bool:
+    """Whether every Avro library takes it for a name."""
+    return _AVRO.fullmatch(name) is not None
+
+
+def avro_name(name: str) -> str:
+    """The legal Avro name that is nearest to a name of ours."""
+    legal = name.replace("-", "_")
+    return legal if is_avro_name(legal) else f"_{legal}"
 
 
 def check_group_name(name: Any, *, where: str) -> str:
@@ -41,7 +56,7 @@ def check_group_name(name: Any, *, where: str) -> str:
     Raises:
         InvalidDefinition: It breaks a rule.
     """
-    return _checked(name, _GROUP, MAX_GROUP_NAME, "letters, digits, _ and -", "group name", where)
+    return _checked(name, _WITH_DASHES, MAX_GROUP_NAME, "letters, digits, _ and -", "group name", where)
 
 
 def check_topic(name: Any, *, where: str) -> str:

@@ -21,6 +21,8 @@ from oomstream.schemas.errors import InvalidDefinition
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
 from oomstream.schemas.layout import RecordField, read_fields
 
+_MORE = "names must differ in more"
+
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
@@ -50,7 +52,7 @@ class Plan:
     """Everything that one `apply` changes; empty when nothing does.
 
     Attributes:
-        entities: Entities to register.
+        entities: Entities to register (`id` is 0) or to describe anew.
         groups: Groups to register or to change; unchanged groups are left out.
     """
 
@@ -61,12 +63,13 @@ class Plan:
         return bool(self.entities or self.groups)
 
 
-def make_plan(catalog: Catalog, groups: Sequence[FeatureGroup]) -> Plan:
+def make_plan(catalog: Catalog, groups: Sequence[FeatureGroup], entities: Sequence[Entity] = ()) -> Plan:
     """Compare definitions with the catalog.
 
     Args:
         catalog: What is registered.
         groups: Definitions, each of a new group or of a registered one; groups left out stay as they are.
+        entities: Entities to register without a group or to describe anew; those of the groups need not be given.
 
     Returns:
         The changes; empty if the definitions are those that are registered.
@@ -74,27 +77,36 @@ def make_plan(catalog: Catalog, groups: Sequence[FeatureGroup]) -> Plan:
     Raises:
         InvalidDefinition: A change is not allowed, or two groups contradict each other; names group, field and rule.
     """
-    _refuse_same_names(catalog, groups)
+    _refuse_same_names(catalog, groups, entities)
     after = {name: registered.group for name, registered in catalog.groups.items()}
     after.update((group.name, group) for group in groups)
     _refuse_same_topics(list(after.values()))
     _refuse_different_keys(catalog, list(after.values()))
-    entities: dict[str, Entity] = {}
+    changed = {each.name: each for each in entities if not _is_registered(catalog, each)}
     plans: list[GroupPlan] = []
     for group in groups:
         if group.entity not in catalog.entities:
-            entities.setdefault(group.entity, Entity(group.entity, group.keys))
+            changed.setdefault(group.entity, Entity(group.entity, group.keys))
         registered = catalog.groups.get(group.name)
         plan = _new_group(group) if registered is None else _changed_group(registered.group, group)
         if plan is not None:
             plans.append(plan)
-    return Plan(tuple(entities.values()), tuple(plans))
+    return Plan(tuple(changed.values()), tuple(plans))
 
 
-def _refuse_same_names(catalog: Catalog, groups: Sequence[FeatureGroup]) -> None:
+def _is_registered(catalog: Catalog, entity: Entity) -> bool:
+    old = catalog.entities.get(entity.name)
+    return old is not None and old.doc == entity.doc
+
+
+def _refuse_same_names(catalog: Catalog, groups: Sequence[FeatureGroup], entities: Sequence[Entity]) -> None:
     given: set[str] = set()
     group_names = {name.lower(): name for name in catalog.groups}
     entity_names = {name.lower(): name for name in catalog.entities}
+    for entity in entities:
+        other = entity_names.setdefault(entity.name.lower(), entity.name)
+        if other != entity.name:
+            raise InvalidDefinition(f"entity {entity.name!r} and entity {other!r} differ only in case; {_MORE}")
     for group in groups:
         if group.name in given:
             raise InvalidDefinition(f"group {group.name}: defined twice")
@@ -103,8 +115,7 @@ def _refuse_same_names(catalog: Catalog, groups: Sequence[FeatureGroup]) -> None
             other = names.setdefault(name.lower(), name)
             if other != name:
                 raise InvalidDefinition(
-                    f"group {group.name}: {what} {name!r} and {what} {other!r} differ only in case; names must differ"
-                    " in more"
+                    f"group {group.name}: {what} {name!r} and {what} {other!r} differ only in case; {_MORE}"
                 )
 
 
@@ -139,7 +150,8 @@ def _refuse_different_keys(catalog: Catalog, groups: Sequence[FeatureGroup]) -> 
 
 def _new_group(group: FeatureGroup) -> GroupPlan:
     new = replace(group, id=0, version=0, retired=())
-    summary = f"new group {group.name} of entity {group.entity}, keys ({_keys(group)}), topic {group.topic}"
+    data = "batch" if group.category is Category.BATCH else f"topic {group.topic}"
+    summary = f"new group {group.name} of entity {group.entity}, keys ({_keys(group)}), {data}"
     features = tuple(f"new feature {group.name}.{each.name} {_shown(each)}" for each in new.features)
     return GroupPlan(None, new, added=new.features, changes=(summary, *features))
 
@@ -210,8 +222,7 @@ def _refuse_near_name(old: FeatureGroup, feature: Feature) -> None:
         if known.name != feature.name and known.name.lower() == feature.name.lower():
             kind = "retired feature" if known in old.retired else "feature"
             raise InvalidDefinition(
-                f"group {old.name}: feature {feature.name!r} and the {kind} {known.name!r} differ only in case; names "
-                "must differ in more"
+                f"group {old.name}: feature {feature.name!r} and the {kind} {known.name!r} differ only in case; {_MORE}"
             )
 
 
@@ -261,6 +272,7 @@ def _refuse_hidden_changes(old: FeatureGroup, new: FeatureGroup) -> None:
         if known is None:
             continue
         for what, was, is_now in (
+            ("Avro name", known.avro_name, field.avro_name),
             ("logical type", known.logical or "none", field.logical or "none"),
             ("unit", _unit(known), _unit(field)),
             ("order of union branches", known.null_index, field.null_index),
