@@ -120,6 +120,19 @@ class HistoryRow(NamedTuple):
     values: tuple[Plain, ...]
 
 
+class Replayed(NamedTuple):
+    """What a replay left in history.
+
+    Attributes:
+        rows: What history holds under the identities of the replayed events, by sequence: written now or before. An
+            event without a row is the source's owner's to take: its sequence is not below the position yet.
+        written: Sequences of the rows that were written now.
+    """
+
+    rows: list[HistoryRow]
+    written: frozenset[int]
+
+
 class _Opened(ABC):
     """What both stores share: a URL, opening and closing."""
 
@@ -344,6 +357,27 @@ class HistoryStore(_Opened):
             DefinitionChanged: `batch.group.version` is not the newest; nothing was written.
             InvalidEvent: The database rejects a row for its data; nothing was written: halve the batch.
             StoreUnavailable: The outcome may be unknown: claim again, which tells.
+        """
+
+    @abstractmethod
+    async def append_replayed(self, source_id: int, group: FeatureGroup, events: Sequence[Event]) -> Replayed:
+        """Write events of a source that were dead letters and are valid by now, in one transaction.
+
+        Anybody may do it, beside the source's owner and beside others who replay the same: owner, position and what
+        the dead-letter limit remembers stay as they are. An event whose identity is stored already is left as it is,
+        and one whose sequence is not below the position is not written. Rows have the ingest time of this transaction,
+        which is never before that of an earlier row of the source.
+
+        Args:
+            source_id: The source.
+            group: The definition version that the events were decoded with.
+            events: In order of sequence; a few hundred, so that the source's owner is not held up.
+
+        Raises:
+            InvalidRequest: There is no such source.
+            DefinitionChanged: `group.version` is not the newest; nothing was written.
+            InvalidEvent: The database rejects a row for its data; nothing was written: halve the batch.
+            StoreUnavailable: The outcome may be unknown; do it again.
         """
 
     @abstractmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,17 +16,19 @@ from oomstream.schemas.errors import InvalidEvent, InvalidSetting, Reason, Store
 from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import Plan
-from oomstream.stores.base import Cut, HistoryBatch, HistoryRow, HistoryStore, Source, SourceName
+from oomstream.stores.base import Cut, HistoryBatch, HistoryRow, HistoryStore, Replayed, Source, SourceName
 from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
 from oomstream.stores.sql.dialects import Clock, CutPlace, dialect_of
-from oomstream.stores.sql.identities import stored_sequences
+from oomstream.stores.sql.identities import rows_at, stored_sequences
 from oomstream.stores.sql.newest import newest_of, newest_page
 from oomstream.stores.sql.sources import Sources
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
 from oomstream.stores.urls import StoreUrl
+
+_T = TypeVar("_T")
 
 _PAIRING = "pairing_id"
 _FORMAT = "format"
@@ -185,23 +188,58 @@ class SqlHistoryStore(HistoryStore):
         async def write(connection: AsyncConnection) -> int:
             began = self._monotonic()
             decided, ingest_time_us = await self._sources.move(connection, source, batch)
-            rows = _new_rows(table, batch.events, decided, source.id, ingest_time_us)
-            if rows:
-                await self._dialect.insert(connection, table.insert, rows)
-            lasted = self._monotonic() - began
-            if lasted >= TRANSACTION_LIMIT_S:
-                raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
-            reach("before_history_commit")
+            await self._insert(connection, table, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
+            self._check_age(began)
             return ingest_time_us
 
+        return await self._commit(write)
+
+    async def append_replayed(self, source_id: int, group: FeatureGroup, events: Sequence[Event]) -> Replayed:
+        """The steps of a replay's transaction, in this order.
+
+        1. The lock on the source, which its owner's transactions and other replays want too: from here on the
+           position stands still, and nobody else writes rows of the source.
+        2. The definition version, and which identities are stored.
+        3. The others below the position become rows, with an ingest time behind all that the source has.
+        4. The transaction's age, as in `append`.
+        """
+        table = self._table(group)
+
+        async def write(connection: AsyncConnection) -> Replayed:
+            began = self._monotonic()
+            position = await self._sources.hold(connection, source_id, group)
+            sequences = {event.sequence for event in events}
+            stored = await stored_sequences(connection, table, source_id, sequences)
+            new = [event for event in events if event.sequence < position and event.sequence not in stored]
+            if new:
+                ingest_time_us = await self._sources.raise_ingest_time(connection, source_id)
+                await self._insert(connection, table, _new_rows(table, new, 0, source_id, ingest_time_us))
+            rows = await rows_at(connection, table, source_id, sequences)
+            self._check_age(began)
+            return Replayed(rows, frozenset(event.sequence for event in new))
+
+        return await self._commit(write)
+
+    async def _insert(self, connection: AsyncConnection, table: HistoryTable, rows: list[tuple[Plain, ...]]) -> None:
+        if rows:
+            await self._dialect.insert(connection, table.insert, rows)
+
+    def _check_age(self, began: float) -> None:
+        lasted = self._monotonic() - began
+        if lasted >= TRANSACTION_LIMIT_S:
+            raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
+        reach("before_history_commit")
+
+    async def _commit(self, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """A transaction that writes rows of history."""
         try:
-            ingest_time_us = await self._database.transact(write)
+            result = await self._database.transact(write)
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"
             ) from None  # the exception holds the value
         reach("after_history_commit")
-        return ingest_time_us
+        return result
 
     async def mark_online(self, source: Source, online_sequence: int) -> None:
         """Store how far online rows are written."""

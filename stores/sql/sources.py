@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from oomstream.schemas.errors import DefinitionChanged, Fenced
+from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidRequest
+from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import DlqCounts, HistoryBatch, Source, SourceName
 from oomstream.stores.sql.dialects import Conflict, Dialect
@@ -31,6 +32,7 @@ class Sources:
         self._tables = tables
         self._source = tables.source
         self._clock = sa.literal_column(dialect.clock, sa.BigInteger)
+        self._greatest = getattr(sa.func, dialect.greatest)
         self._fence = _fence_text(dialect)
         self._decided = _decided_text(dialect)
 
@@ -122,8 +124,38 @@ class Sources:
         row: Sequence[Any] = (await connection.exec_driver_sql(self._decided, (group.id, source.id))).one()
         previous_sequence, ingest_time_us, version = row
         if version != group.version:
-            raise DefinitionChanged(f"group {group.name!r} has definition {version}, not {group.version}")
+            raise _outdated(group, version)
         return previous_sequence, ingest_time_us
+
+    async def hold(self, connection: AsyncConnection, source_id: int, group: FeatureGroup) -> int:
+        """Lock a source until the transaction ends, whoever owns it; must be the transaction's first statement.
+
+        Returns:
+            Its position.
+
+        Raises:
+            InvalidRequest: There is no such source.
+            DefinitionChanged: The group has a newer definition.
+        """
+        source, groups = self._source, self._tables.feature_group
+        held = sa.select(source.c.next_sequence).where(source.c.id == source_id).with_for_update()
+        position = await connection.scalar(held)
+        if position is None:
+            raise InvalidRequest(f"history has no source {source_id}")
+        version = await connection.scalar(sa.select(groups.c.version).where(groups.c.id == group.id))
+        if version != group.version:
+            raise _outdated(group, version)
+        return int(position)
+
+    async def raise_ingest_time(self, connection: AsyncConnection, source_id: int) -> int:
+        """Ingest time of rows that are written now, beside the source's owner; it never falls."""
+        stored = self._source.c.last_ingest_time
+        mine = self._source.c.id == source_id
+        raised: sa.ColumnElement[int] = self._greatest(stored, self._clock)
+        await connection.execute(sa.update(self._source).where(mine).values(last_ingest_time=raised))
+        ingest_time_us = await connection.scalar(sa.select(stored).where(mine))
+        assert ingest_time_us is not None
+        return int(ingest_time_us)
 
     async def _update_owned(self, connection: AsyncConnection, source: Source, **values: Any) -> None:
         table = self._source
@@ -176,6 +208,10 @@ async def next_id(connection: AsyncConnection, tables: MetaTables, kind: str) ->
     value = await connection.scalar(sa.select(counter.c.value).where(counter.c.kind == kind))
     assert value is not None
     return int(value)
+
+
+def _outdated(group: FeatureGroup, version: int | None) -> DefinitionChanged:
+    return DefinitionChanged(f"group {group.name!r} has definition {version}, not {group.version}")
 
 
 def _fenced(source: Source) -> Fenced:

@@ -114,6 +114,24 @@ class HistoryMachine(RuleBasedStateMachine):
                 self._remember(source.id, each)
         self._model.positions[name] = (max(now, end), online)
 
+    @precondition(lambda self: self._model.positions)
+    @rule(client=_CLIENTS, data=st.data(), events=_EVENTS)
+    def replay(self, client: int, data: st.DataObject, events: list[tuple[Any, ...]]) -> None:
+        """Take in letters around the position, whoever owns the source."""
+        name = data.draw(st.sampled_from(list(self._model.positions)))
+        (now, _), source_id = self._model.positions[name], self._model.ids[name]
+        letters = [
+            event(now + at, key, time, at, deleted=deleted) for at, key, time, deleted in events if now + at >= 0
+        ]
+        done = self._run(self._clients[client].append_replayed(source_id, self._group, letters))
+        new = [each for each in letters if each.sequence < now and (source_id, each.sequence) not in self._model.rows]
+        for each in new:
+            self._remember(source_id, each)
+        assert done.written == {each.sequence for each in new}
+        assert [row.sequence for row in done.rows] == [
+            each.sequence for each in letters if (source_id, each.sequence) in self._model.rows
+        ]
+
     def _remember(self, source_id: int, each: Event) -> None:
         values = (None,) if each.deleted else each.values
         self._model.rows[source_id, each.sequence] = (each.key, each.event_time_us, each.deleted, values)
