@@ -1,0 +1,126 @@
+"""What a person sees of a run: a line while it goes on, a table at its end, and where to look if anything is wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tests.torture.run import Result, State
+from tests.torture.schedule import LEFT_OUT, Options, Step
+from tests.torture.verifier import Findings
+
+_EVERY_S = 10.0
+_SHOWN = 3
+
+
+class Progress:
+    """Says how far a run is: on a terminal in one line that changes, else now and then.
+
+    Args:
+        console: Where.
+        options: What was asked for.
+    """
+
+    def __init__(self, console: Console, options: Options) -> None:
+        self._console = console
+        self._options = options
+        self._began = self._said = time.monotonic()
+        self._status = console.status("starting …") if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def tell(self, state: State) -> None:
+        """Say it."""
+        done, now = state.tally, time.monotonic()
+        what = "waiting for the rest" if state.step is None else _short(state.step)
+        line = (
+            f"{done.kills:,} of {self._options.kills:,} kills, {done.freezes} freezes, {done.restarts} restarts, "
+            f"{done.cuts} cuts, {state.ingested:,} of {state.produced:,} records ingested, {now - self._began:.0f} s"
+        )
+        if self._status is not None:
+            self._status.update(Text(f"{line}: {what}"))
+        elif now - self._said >= _EVERY_S or state.step is None:
+            self._said = now
+            self._console.print(Text(line))
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._status is not None:
+            self._status.stop()
+
+
+def _short(step: Step) -> str:
+    return "; ".join(str(each) for each in (step.deed, *step.victims) if each is not None)
+
+
+def print_result(console: Console, options: Options, result: Result, folder: Path) -> None:
+    """The table, and if anything is wrong the first differences and where to look."""
+    tally, found = result.tally, result.findings
+    counts = found.counts
+    per_minute = tally.kills / result.seconds[0] * 60
+    points = ", ".join(f"{count} {point}" for point, count in tally.points.most_common())
+    where = "Kafka, TiDB, TiKV" if options.servers else "embedded broker, SQLite"
+    table = Table(title=f"torture, seed {options.seed}: {where}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("how many", justify="right")
+    table.add_column("more")
+    rows = [
+        ("kills", tally.kills, f"{per_minute:.0f} a minute, {options.workers} workers; {points}"),
+        ("freezes", tally.freezes, "past the session timeout, then thawed"),
+        ("drains", tally.drains, "SIGTERM under load"),
+        ("consumer group changed", tally.offsets, "set back, set forward, or deleted"),
+    ]
+    if options.servers:
+        rows += [
+            ("partitions added", tally.partitions, ""),
+            ("restarts", tally.restarts, "of servers, under load"),
+            ("cuts", tally.cuts, "servers cut off for a while, under load"),
+        ]
+    rows += [
+        ("events", found.events, f"of {found.records:,} records; {found.entities:,} entities"),
+        ("lost", counts["lost"], "events with no row in history"),
+        ("doubled", counts["doubled"], "rows of history that no event accounts for"),
+        ("wrong rows", counts["wrong rows"], "rows of history that say something else than their event"),
+        ("differing keys", counts["differing keys"], "entities whose online row is not that of the greatest version"),
+        ("dead letters", found.letters, f"{found.expected_letters:,} expected; {found.letters_written:,} written"),
+        *((name, count, _MORE[name]) for name, count in counts.items() if name in _MORE and count),
+    ]
+    wrong = {"lost", "doubled", "wrong rows", "differing keys", *_MORE}
+    for name, count, more in rows:
+        bad = (name in wrong and count) or (name == "dead letters" and count != found.expected_letters)
+        table.add_row(name, f"{count:,}", more, style="bold red" if bad else "")
+    console.print(table)
+    if not options.servers:
+        console.print(f"left out: {LEFT_OUT}")
+    if not result.right:
+        _print_wrong(console, found, result.tally.unasked, folder)
+
+
+_MORE = {
+    "letters missing": "records that must be dead letters and are not",
+    "letters unasked": "dead letters of events, or of nothing",
+    "letters wrong": "dead letters with another reason, key, value or headers than the record's",
+    "behind": "partitions whose positions are not at the end",
+    "misjudged": "records that the verifier takes for something else than the producers meant",
+    "log": "acknowledged records that the topic does not hold, or holds otherwise",
+}
+
+
+def _print_wrong(console: Console, found: Findings, unasked: list[str], folder: Path) -> None:
+    """The first differences with both sides, and the folder."""
+    for name, count in found.counts.items():
+        for each in [each for each in found.first if each.what == name][:_SHOWN]:
+            console.print(Text(f"{name}: {each.where}\n  expected {each.expected}\n  found    {each.found}"))
+        if count > _SHOWN:
+            console.print(f"  and {count - _SHOWN:,} more {name}")
+    for line in unasked:
+        console.print(Text(f"ended by itself: {line}"))
+    console.print(
+        Text(f"WRONG. Everything is kept in {folder}: the stores (data), what every worker wrote (logs), every record ")
+        + Text("that the broker acknowledged (produced.db), and the plan (plan.txt)."),
+        style="bold red",
+    )
