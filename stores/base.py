@@ -173,6 +173,20 @@ class OnlineRead(NamedTuple):
     age_us: int = 0
 
 
+class OnlineChange(NamedTuple):
+    """What is to become of one row, if it still is as it was found.
+
+    Attributes:
+        key: Stored key.
+        found: The value that was found; the row is changed only while it has exactly these bytes.
+        value: What to store in its place, whatever its version; None removes the row.
+    """
+
+    key: bytes
+    found: bytes
+    value: bytes | None
+
+
 class OnlineStore(_Opened):
     """The newest value per entity, as encoded rows (see `oomstream.schemas.online_value`)."""
 
@@ -223,6 +237,22 @@ class OnlineStore(_Opened):
     @abstractmethod
     async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
         """Rows whose key begins with `prefix`, in key order, from the first key greater than `after`."""
+
+    @abstractmethod
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """Change or remove each row whose stored bytes are still exactly those that were found (repair).
+
+        Atomic per row: what a concurrent writer has written since is never touched. Not atomic over rows.
+
+        Args:
+            changes: At most one per key, in any order.
+
+        Returns:
+            How many rows were changed or removed.
+
+        Raises:
+            StoreUnavailable: Some rows may have been changed; doing it again is harmless.
+        """
 
     @abstractmethod
     async def delete(self, keys: Sequence[bytes]) -> None:

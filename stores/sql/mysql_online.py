@@ -92,6 +92,9 @@ class MysqlOnlineStore(SqlOnlineStore):
             rows = [OnlineRow(_original(*row[:2]), bytes(row[2])) for row in await connection.execute(query)]
         return [row for row in rows if row.key.startswith(prefix)]
 
+    def _stored_key(self, key: bytes) -> bytes:
+        return _stored(key)[0]
+
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Remove rows; one transaction."""
         stored = sorted({_stored(key)[0] for key in keys})

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
 from oomstream.schemas.online_value import OnlineRow, packed_version
 from oomstream.schemas.versions import VERSION_BYTES
-from oomstream.stores.base import OnlineStore
+from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
@@ -165,6 +165,36 @@ class SqlOnlineStore(OnlineStore):
             query = query.where(table.c.key < end)
         async with self._database.read() as connection:
             return [OnlineRow(bytes(key), bytes(value)) for key, value in await connection.execute(query)]
+
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """One transaction, in key order; the bytes are compared inside each statement."""
+        table, key, version, value = (
+            quote_name(each, self._dialect.quote) for each in ("online", "key", "version", "value")
+        )
+        place = self._dialect.parameter
+        same = f"WHERE {key} = {place} AND {value} = {place}"
+        update = f"UPDATE {table} SET {version} = {place}, {value} = {place} {same}"  # noqa: S608 - our own names
+        remove = f"DELETE FROM {table} {same}"  # noqa: S608 - our own names
+        ordered = sorted((self._stored_key(each.key), each) for each in changes)
+        updates = [
+            (packed_version(each.value), each.value, stored_key, each.found)
+            for stored_key, each in ordered
+            if each.value is not None
+        ]
+        removals = [(stored_key, each.found) for stored_key, each in ordered if each.value is None]
+
+        async def write(connection: AsyncConnection) -> int:
+            changed = 0
+            for statement, rows in ((update, updates), (remove, removals)):
+                if rows:
+                    changed += (await connection.exec_driver_sql(statement, list(rows))).rowcount
+            return changed
+
+        return await self._database.transact(write) if changes else 0
+
+    def _stored_key(self, key: bytes) -> bytes:
+        """What stands in the key column."""
+        return key
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Remove rows; one transaction."""

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import OnlineStore
+from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.stores.testing.online_machine import OnlineMachine
 from oomstream.stores.testing.suite import Run, Suite
 
@@ -143,6 +143,39 @@ class OnlineStoreConformance(Suite):
         assert run(opened.read([a.key, b.key])) == [None, b.value]
         assert run(self.raw_read(place, a.key)) is None
         assert run(opened.upsert_newer([row("a", 1)])) == 1
+
+    def test_only_what_is_as_it_was_found_is_replaced(self, opened: OnlineStore, place: str, run: Run) -> None:
+        """Rows are changed, even to an older version, or removed while they hold the bytes found, and not else."""
+        found, other, gone = row("a", 5), row("b", 5), row("c", 5)
+        run(opened.upsert_newer([found, other, gone]))
+        older = row("a", 3, body=b"older").value
+        changes = [
+            OnlineChange(found.key, found.value, older),
+            OnlineChange(other.key, other.value + b"x", row("b", 9).value),
+            OnlineChange(gone.key, gone.value, None),
+            OnlineChange(row("never", 1).key, b"", row("never", 1).value),
+        ]
+        assert run(opened.replace(changes)) == 2
+        assert run(self.raw_read(place, found.key)) == older
+        assert run(opened.read([other.key, gone.key, row("never", 1).key])) == [other.value, None, None]
+        assert run(opened.replace(changes)) == 0
+        assert run(opened.upsert_newer([row("a", 4)])) == 1
+        assert run(opened.replace([])) == 0
+
+    def test_replaced_beside_a_writer(self, opened: OnlineStore, place: str, run: Run) -> None:
+        """What a writer writes meanwhile is never replaced by what was decided from what stood there before."""
+        keys = range(40)
+        first = [row(f"k{key}", 1) for key in keys]
+        run(opened.upsert_newer(first))
+        newer = [row(f"k{key}", 2, body=b"newer") for key in keys]
+
+        async def race() -> None:
+            async with self.store(place) as other:
+                changes = [OnlineChange(each.key, each.value, None) for each in first]
+                await asyncio.gather(opened.upsert_newer(newer), other.replace(changes))
+
+        run(race())
+        assert run(opened.read([each.key for each in newer])) == [each.value for each in newer]
 
     def test_scan_keeps_to_its_prefix(self, opened: OnlineStore, run: Run) -> None:
         """A scan gives the rows of one group in key order, whatever bytes stand around its prefix."""

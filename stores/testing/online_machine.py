@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value, packed_version
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import OnlineStore
+from oomstream.stores.base import OnlineChange, OnlineStore
 
 _T = TypeVar("_T")
 
@@ -62,6 +62,23 @@ class OnlineMachine(RuleBasedStateMachine):
                 self._model[key] = value
                 expected += 1
         assert written == expected
+
+    @rule(client=_CLIENTS, rows=_ROWS, remove=st.booleans(), same=st.booleans())
+    def replace(self, client: int, rows: list[OnlineRow], remove: bool, same: bool) -> None:
+        """Change or remove rows, if they are as they were found."""
+        changes = [
+            OnlineChange(key, self._model.get(key, b"") if same else value, None if remove else value)
+            for key, value in rows
+        ]
+        expected = 0
+        for key, found, value in changes:
+            if self._model.get(key) == found:
+                expected += 1
+                if value is None:
+                    del self._model[key]
+                else:
+                    self._model[key] = value
+        assert self._run(self._clients[client].replace(changes)) == expected
 
     @rule(client=_CLIENTS, keys=st.lists(st.sampled_from(_KEYS), max_size=3))
     def delete(self, client: int, keys: list[bytes]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from oomstream.schemas.errors import Fatal, StoreUnavailable
 from oomstream.schemas.online_value import OnlineRow, packed_version
-from oomstream.stores.base import OnlineRead
+from oomstream.stores.base import OnlineChange, OnlineRead
 from oomstream.stores.crash_points import reach
 from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.address import TikvAddress
@@ -124,6 +124,21 @@ class ClientDriver(TikvDriver):
 
         return await self._call("scan", attempt)
 
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """Several small transactions at once: read, compare, put or delete what is as it was found, commit.
+
+        Rows that a failed attempt has changed after all are not counted.
+        """
+        wanted = {each.key: each for each in changes}
+
+        async def write(piece: Sequence[OnlineRow]) -> int:
+            async def work(transaction: Any) -> Written:
+                return await _put_same(transaction, [wanted[row.key] for row in piece], self._size)
+
+            return len(await self._call("write", lambda client: self._transactions.run(client, work)))
+
+        return sum(await self._in_pieces([OnlineRow(key, each.value or b"") for key, each in wanted.items()], write))
+
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Several small transactions at once."""
 
@@ -219,6 +234,15 @@ class ClientDriver(TikvDriver):
 
     def _sentence(self, what: str, trouble: Trouble) -> str:
         return f"cannot {what} online store {self._address.shown}: {trouble.said}; {trouble.advice}"
+
+
+async def _put_same(transaction: Any, changes: Sequence[OnlineChange], size: AnswerSize) -> Written:
+    stored = await snapshots.get_all(transaction.batch_get, [each.key for each in changes], size)
+    same = {each.key: each.value for each in changes if stored.get(each.key) == each.found}
+    await asyncio.gather(
+        *[transaction.delete(key) if value is None else transaction.put(key, value) for key, value in same.items()]
+    )
+    return same
 
 
 def _is_newer(value: bytes, stored: bytes | None, or_equal: bool) -> bool:

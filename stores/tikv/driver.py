@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from oomstream.schemas.online_value import OnlineRow
-from oomstream.stores.base import OnlineRead
+from oomstream.stores.base import OnlineChange, OnlineRead
 
 
 class TikvDriver(ABC):
@@ -44,6 +44,10 @@ class TikvDriver(ABC):
     @abstractmethod
     async def scan(self, start: bytes, end: bytes, limit: int) -> list[OnlineRow]:
         """The first `limit` rows with `start` <= key < `end`, in key order, all of one moment."""
+
+    @abstractmethod
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """Change or remove rows that still are as they were found; see `OnlineStore`."""
 
     @abstractmethod
     async def delete(self, keys: Sequence[bytes]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from oomstream.schemas.errors import Fatal, InvalidSetting
 from oomstream.schemas.online_value import OnlineRow, decode_value, encode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import OnlineRead, OnlineStore
+from oomstream.stores.base import OnlineChange, OnlineRead, OnlineStore
 from oomstream.stores.settings import Settings
 from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.client_driver import ClientDriver
@@ -101,6 +101,11 @@ class TikvOnlineStore(OnlineStore):
         cut = len(self._prefix)
         rows = await self._driver.scan(start, end, limit)
         return [OnlineRow(key[cut:], value) for key, value in rows]
+
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """Small transactions, several at once; one that meets another writer reads and compares again."""
+        prefix = self._prefix
+        return await self._driver.replace([each._replace(key=prefix + each.key) for each in changes])
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Small transactions, several at once."""

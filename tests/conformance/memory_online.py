@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oomstream.schemas.online_value import OnlineRow, packed_version
-from oomstream.stores.base import OnlineStore
+from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.stores.settings import Settings
 
 PLACES: dict[str, dict[bytes, bytes]] = {}
@@ -55,6 +55,16 @@ class MemoryOnlineStore(OnlineStore):
         """In key order."""
         keys = sorted(key for key in self._rows if key.startswith(prefix) and (after is None or key > after))
         return [OnlineRow(key, self._rows[key]) for key in keys[:limit]]
+
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        """Compare, then write or forget."""
+        same = [each for each in changes if self._rows.get(each.key) == each.found]
+        for each in same:
+            if each.value is None:
+                del self._rows[each.key]
+            else:
+                self._rows[each.key] = each.value
+        return len(same)
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Forget them."""

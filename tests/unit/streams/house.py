@@ -18,7 +18,7 @@ from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, decode_value, encode_key
 from oomstream.schemas.plan import make_plan
 from oomstream.schemas.versions import SourceKind
-from oomstream.stores.base import HistoryBatch, HistoryRow, OnlineStore, Source, SourceName
+from oomstream.stores.base import HistoryBatch, HistoryRow, OnlineChange, OnlineStore, Source, SourceName
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.opening import init_stores, online_store
 from oomstream.stores.settings import Settings, load_settings
@@ -107,6 +107,9 @@ class UnreliableOnline(OnlineStore):
 
     async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
         return await self._store.scan(prefix, after=after, limit=limit)
+
+    async def replace(self, changes: Sequence[OnlineChange]) -> int:
+        return await self._store.replace(changes)
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         await self._store.delete(keys)
