@@ -425,6 +425,10 @@ class HistoryStore(_Opened):
         """Rows with `start` <= sequence < `end` of one source, by sequence, at most `limit`."""
 
     @abstractmethod
+    async def rows_at(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> list[HistoryRow]:
+        """Rows of one source at those of the sequences that have one, by sequence."""
+
+    @abstractmethod
     async def identities_in_history(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> set[int]:
         """Those of the sequences of one source that have a row in the group's history.
 

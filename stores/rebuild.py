@@ -6,6 +6,8 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.keys import encode_entity
@@ -53,15 +55,33 @@ async def rebuild_source(
         rows = await history.rows_of_source(registered.group, source.id, start, end, limit=_PAGE)
         if not rows:
             break
-        # One source: event time, then sequence, decide; rows come in order of sequence.
-        newest: dict[tuple[object, ...], HistoryRow] = {}
-        for row in rows:
-            kept = newest.get(row.key)
-            if kept is None or row.event_time_us >= kept.event_time_us:
-                newest[row.key] = row
-        written += await online.upsert_newer([online_row(codec, row, source.name.kind) for row in newest.values()])
+        written += await rebuild_rows(online, codec, rows, source.name.kind)
         start = rows[-1].sequence + 1
     return written
+
+
+async def rebuild_rows(online: OnlineStore, codec: BodyCodec, rows: Sequence[HistoryRow], kind: SourceKind) -> int:
+    """Write the online rows that some history rows of one source stand for, where they are newer than what is stored.
+
+    Args:
+        online: Open online store.
+        codec: Of the rows' group, under the newest definition.
+        rows: In order of sequence.
+        kind: Kind of their source.
+
+    Returns:
+        How many online rows were written.
+
+    Raises:
+        StoreUnavailable: Some rows may have been written; do it again.
+    """
+    # One source: event time, then sequence, decide.
+    newest: dict[tuple[object, ...], HistoryRow] = {}
+    for row in rows:
+        kept = newest.get(row.key)
+        if kept is None or row.event_time_us >= kept.event_time_us:
+            newest[row.key] = row
+    return await online.upsert_newer([online_row(codec, row, kind) for row in newest.values()])
 
 
 async def finish_pushes(history: HistoryStore, online: OnlineStore) -> int:

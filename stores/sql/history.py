@@ -260,6 +260,11 @@ class SqlHistoryStore(HistoryStore):
         async with self._database.read() as connection:
             return [table.history_row(row) for row in await connection.execute(query)]
 
+    async def rows_at(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> list[HistoryRow]:
+        """Rows of some identities, by the secondary index; all of one moment."""
+        async with self._database.read() as connection:
+            return await rows_at(connection, self._table(group), source_id, sequences)
+
     async def identities_in_history(self, group: FeatureGroup, source_id: int, sequences: Collection[int]) -> set[int]:
         """Those of the sequences that have a row, by the secondary index; all of one moment."""
         async with self._database.read() as connection:

@@ -19,7 +19,7 @@ class ReplayTests(HistorySuite):
     """Identities, and replays."""
 
     def test_identities_in_history(self, opened: HistoryStore, run: Run) -> None:
-        """Of thousands of sequences of one source, those are told that have a row in the group's history."""
+        """Of thousands of sequences of one source, those are told, or their rows given, that the group's history has."""
 
         async def check() -> None:
             mine, other = await register(opened, group(), group("other"))
@@ -33,6 +33,10 @@ class ReplayTests(HistorySuite):
             assert await opened.identities_in_history(mine, source.id, []) == set()
             assert await opened.identities_in_history(mine, source.id, [7_001]) == set()
             assert await opened.identities_in_history(mine, 99, [1, 7]) == set()
+            rows = await opened.rows_at(mine, source.id, range(5_999, -1, -1))
+            assert [(row.sequence, row.key) for row in rows] == [(at, (f"{at}",)) for at in range(0, 6_000, 2)]
+            assert await opened.rows_at(mine, second.id, [7, 6]) == await opened.rows_of_source(mine, second.id, 2, 99)
+            assert await opened.rows_at(mine, source.id, []) == []
 
         run(check())
 

@@ -31,6 +31,7 @@ async def _scan(store: SqlHistoryStore, mine: FeatureGroup, **filters: Any) -> N
 _USES: dict[str, _Use] = {
     "rows of a source": lambda store, mine: store.rows_of_source(mine, 1, 5, 9),
     "identities": lambda store, mine: store.identities_in_history(mine, 1, [5, 7]),
+    "rows at": lambda store, mine: store.rows_at(mine, 1, [5, 7]),
     "newest": lambda store, mine: store.newest(mine, [("a", 1), ("b", 2)]),
     "scan newest": lambda store, mine: store.scan_newest(mine, after=("a", 1), limit=5),
     "scan of keys": lambda store, mine: _scan(store, mine, keys=[("a", 1), ("b", 2)], min_event_time_us=5),
