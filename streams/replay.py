@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from operator import attrgetter
 
 from oomstream.schemas.catalog import RegisteredGroup
@@ -29,42 +28,10 @@ from oomstream.stores.crash_points import reach
 from oomstream.stores.rebuild import rebuild_rows
 from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.decoding import Decoding
+from oomstream.streams.letters import by_source, chunks
 
 AT_ONCE = 500
 """Most letters in one transaction, which holds up the source's worker."""
-
-_CHUNK_LETTERS = 5_000
-_CHUNK_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which dead letters of a topic are meant; what is None does not matter.
-
-    Attributes:
-        partition: Partition of the original record.
-        offset: Its offset.
-        reason: Code of the reason for which it was refused.
-        since_us: Kafka timestamp of the original record, not before it; UTC microseconds.
-        until_us: Kafka timestamp of the original record, before it; UTC microseconds.
-    """
-
-    partition: int | None = None
-    offset: int | None = None
-    reason: str | None = None
-    since_us: int | None = None
-    until_us: int | None = None
-
-    def holds(self, letter: DeadLetter) -> bool:
-        """Whether a letter is meant."""
-        time_us = letter.timestamp * 1000
-        return (
-            self.partition in {None, letter.partition}
-            and self.offset in {None, letter.offset}
-            and self.reason in {None, letter.reason}
-            and (self.since_us is None or self.since_us <= time_us)
-            and (self.until_us is None or time_us < self.until_us)
-        )
 
 
 @dataclass(slots=True)
@@ -117,7 +84,9 @@ class Replay:
         self._group = group
         self._dry_run = dry_run
 
-    async def take(self, letters: Iterable[DeadLetter], on_progress: Callable[[], None] = lambda: None) -> ReplayCounts:
+    async def take(
+        self, letters: Iterable[DeadLetter], on_progress: Callable[[ReplayCounts], None] = lambda _: None
+    ) -> ReplayCounts:
         """Replay letters, in bounded memory; those that are still invalid stay what they are.
 
         Done again, after a failure or a kill at any moment, it completes what was begun: online rows are also derived
@@ -125,14 +94,14 @@ class Replay:
 
         Args:
             letters: Each identity once, in any order; read in a thread.
-            on_progress: Called after some letters were counted.
+            on_progress: Called with the counts so far, now and then.
 
         Raises:
             StoreUnavailable: A store, the registry or the broker failed; what was replayed stays.
         """
-        chunks = _chunks(letters)
-        while chunk := await asyncio.to_thread(next, chunks, None):
-            for name, of_source in _by_source(chunk):
+        read = chunks(letters)
+        while chunk := await asyncio.to_thread(next, read, None):
+            for name, of_source in by_source(chunk):
                 self.counts.letters += len(of_source)
                 source = await self._history.find_source(name) if name.name == self._group.topic else None
                 if source is None:
@@ -140,7 +109,7 @@ class Replay:
                     continue
                 for at in range(0, len(of_source), AT_ONCE):
                     await self._take(source, of_source[at : at + AT_ONCE])
-                    on_progress()
+                    on_progress(self.counts)
         return self.counts
 
     async def _take(self, source: Source, letters: Sequence[DeadLetter]) -> None:
@@ -210,48 +179,3 @@ class _Outcome:
     written: set[int] = field(default_factory=set)
     found: set[int] = field(default_factory=set)
     refused: dict[int, str] = field(default_factory=dict)
-
-
-async def replayed_identities(
-    history: HistoryStore, group: FeatureGroup, letters: Iterable[DeadLetter]
-) -> set[tuple[str, int, int]]:
-    """Identities of those letters of a group's topic whose event is in history by now.
-
-    Args:
-        history: Open history store.
-        group: The group.
-        letters: At most some thousands: each source is asked once.
-
-    Raises:
-        StoreUnavailable: Do it again.
-    """
-    found: set[tuple[str, int, int]] = set()
-    for name, of_source in _by_source(letters):
-        source = await history.find_source(name)
-        if source is not None:
-            offsets = [letter.offset for letter in of_source]
-            stored = await history.identities_in_history(group, source.id, offsets)
-            found.update((name.incarnation, name.partition, offset) for offset in stored)
-    return found
-
-
-def _by_source(letters: Iterable[DeadLetter]) -> Iterator[tuple[SourceName, list[DeadLetter]]]:
-    """Letters of each source, by offset."""
-    in_order = sorted(letters, key=attrgetter("topic", "incarnation", "partition", "offset"))
-    by_source = groupby(in_order, key=attrgetter("topic", "incarnation", "partition"))
-    for (topic, incarnation, partition), some in by_source:
-        yield SourceName(SourceKind.TOPIC, topic, incarnation, partition), list(some)
-
-
-def _chunks(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    """Letters in lists of bounded length and size; the last letter of one may be large."""
-    chunk: list[DeadLetter] = []
-    size = 0
-    for letter in letters:
-        chunk.append(letter)
-        size += len(letter.value or b"") + len(letter.key or b"") + sum(len(raw or b"") for _, raw in letter.headers)
-        if len(chunk) == _CHUNK_LETTERS or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk

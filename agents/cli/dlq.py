@@ -1,25 +1,37 @@
-"""`oomstream dlq`: looking at dead letters."""
+"""`oomstream dlq`: looking at dead letters, and replaying them after a fix."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import sys
-from collections.abc import Iterator
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from oomstream.agents.cli.dlq_replay import replay
+from oomstream.agents.cli.letters import (
+    Group,
+    Reason,
+    Since,
+    Until,
+    letters_of,
+    refuse_unknown_topic,
+    selection,
+    stream_groups,
+)
 from oomstream.agents.cli.options import Output
 from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
 
 if TYPE_CHECKING:
     from oomstream.streams.dead_letters import DeadLetter
+    from oomstream.streams.letters import Listed, Selection
 
-app = typer.Typer(help="Look at dead letters: events that were refused.", no_args_is_help=True)
+app = typer.Typer(help="Look at dead letters, events that were refused, and replay them.", no_args_is_help=True)
+app.command("replay", epilog="Example: oomstream dlq replay -g plane --reason unknown_fingerprint")(replay)
 
+COLUMNS = ["TOPIC", "PARTITION", "OFFSET", "TIME", "STATE", "REASON", "MESSAGE"]
 LISTED = 100
 _HEX_ROW = 16
 
@@ -29,34 +41,40 @@ def register(parent: typer.Typer) -> None:
     parent.add_typer(app, name="dlq", rich_help_panel="Run")
 
 
-@app.command("list", epilog="Example: oomstream dlq list -g plane --reason wrong_type")
+@app.command("list", epilog="Example: oomstream dlq list -g plane --reason wrong_type --open")
 def list_letters(
-    group: Annotated[str | None, typer.Option("--group", "-g", metavar="G", help="Only of this group.")] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", metavar="CODE", help="Only those refused for this reason.")
-    ] = None,
+    group: Group = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that are not replayed.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="At most this many.")] = LISTED,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
     """List dead letters, each once, with what was wrong, in order of topic, partition and offset.
 
-    A terminal shows the three as one EVENT, as `dlq show` takes it.
+    STATE is `replayed` if the event is in history by now, else `open`: letters stay in their topic for ever. A terminal
+    shows topic, partition and offset as one EVENT, as `dlq show` takes it.
     """
-    # Rows without the events' values, and no more of them than are shown: a dead-letter topic may be long.
-    wanted = (_row(letter) for letter in _letters(group) if reason is None or letter.reason == reason)
-    rows = heapq.nsmallest(limit + 1, wanted, key=itemgetter(0, 1, 2))
-    listing = Listing(["TOPIC", "PARTITION", "OFFSET", "TIME", "REASON", "MESSAGE"], rows[:limit])
+    meant = selection(reason=reason, since=since, until=until)
+    listed = asyncio.run(_listed(group, meant, only_open, limit + 1))
+    listing = Listing(COLUMNS, [_row(each) for each in listed[:limit]])
     in_terminal = output in {OutputFormat.ASCII_TABLE, OutputFormat.COLUMN} and sys.stdout.isatty()
     print_listing(for_terminal(listing) if in_terminal else listing, output)
-    if len(rows) > limit:
+    if len(listed) > limit:
         typer.echo(f"(the first {limit} in order of topic, partition and offset; for more see --limit)", err=True)
 
 
 def for_terminal(listing: Listing) -> Listing:
     """The listing of dead letters with few enough columns for a narrow terminal, of which messages wrap."""
     rows = [
-        [f"{topic} {partition} {offset}", time.replace(microsecond=0), reason, message]
-        for topic, partition, offset, time, reason, message in listing.rows
+        [
+            f"{topic} {partition} {offset}",
+            time.replace(microsecond=0),
+            reason if state == "open" else f"{reason}\n({state})",
+            message,
+        ]
+        for topic, partition, offset, time, state, reason, message in listing.rows
     ]
     return Listing(["EVENT", "TIME", "REASON", "MESSAGE"], rows, unbroken={"EVENT", "TIME"})
 
@@ -72,16 +90,11 @@ def show(
     ] = None,
 ) -> None:
     """Show one dead letter whole: why it was refused, its key, headers and value."""
-    from oomstream.agents.cli.session import settings
     from oomstream.schemas.errors import InvalidRequest
-    from oomstream.streams.broker import need_broker
-    from oomstream.streams.dlq_topic import read_dead_letters
 
-    chosen = settings()
-    letters = read_dead_letters(need_broker(chosen), topic, timeout_s=chosen.call_timeout_us / 1e6)
-    found = [each for each in letters if (each.partition, each.offset) == (partition, offset)]
+    found = [each for each in letters_of(topic) if (each.partition, each.offset) == (partition, offset)]
     if not found:
-        _refuse_unknown_topic(topic)
+        refuse_unknown_topic(topic)
         raise InvalidRequest(f"topic {topic} has no dead letter of partition {partition}, offset {offset}")
     for letter in found:
         _print_letter(letter)
@@ -90,37 +103,22 @@ def show(
         typer.echo(f"value written to {value_file}")
 
 
-def _refuse_unknown_topic(name: str) -> None:
-    from oomstream.agents.cli.session import load_catalog
-    from oomstream.schemas.errors import InvalidRequest
-    from oomstream.streams.topics import topics_of
+async def _listed(group: str | None, meant: Selection, only_open: bool, limit: int) -> Sequence[Listed]:
+    from oomstream.agents.cli.session import open_history, settings
+    from oomstream.streams.letters import first_letters
 
-    groups = [each.group for each in asyncio.run(load_catalog()).groups.values()]
-    topics = sorted(each.letters_of for each in topics_of(groups) if each.letters_of)
-    if name not in topics:
-        raise InvalidRequest(f"no registered group has a topic named {name!r} (topics: {', '.join(topics) or 'none'})")
-
-
-def _letters(group: str | None) -> Iterator[DeadLetter]:
-    from oomstream.agents.cli.session import load_catalog, settings
-    from oomstream.streams.broker import need_broker
-    from oomstream.streams.dlq_topic import read_dead_letters
-    from oomstream.streams.topics import topics_of
-
-    chosen = settings()
-    broker = need_broker(chosen)
-    catalog = asyncio.run(load_catalog())
-    groups = [catalog.group(group)] if group is not None else [each.group for each in catalog.groups.values()]
-    for topic in topics_of(groups):
-        if topic.letters_of:
-            yield from read_dead_letters(broker, topic.letters_of, timeout_s=chosen.call_timeout_us / 1e6)
+    async with open_history(settings()) as history:
+        groups = stream_groups(await history.load_catalog(), group)
+        by_group = [(each, letters_of(each.topic)) for each in groups]
+        return await first_letters(history, by_group, meant, limit=limit, only_open=only_open)
 
 
-def _row(letter: DeadLetter) -> list[Any]:
+def _row(listed: Listed) -> list[Any]:
     from oomstream.schemas.types import time_from_us
 
-    time = time_from_us(letter.timestamp * 1000)
-    return [letter.topic, letter.partition, letter.offset, time, letter.reason, letter.message]
+    letter = listed.letter
+    time, state = time_from_us(letter.timestamp * 1000), "replayed" if listed.replayed else "open"
+    return [letter.topic, letter.partition, letter.offset, time, state, letter.reason, letter.message]
 
 
 def _print_letter(letter: DeadLetter) -> None:

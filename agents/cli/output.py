@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -89,6 +90,18 @@ def text_of(value: Any) -> str:
 def counted(number: int, one: str, many: str) -> str:
     """A number with the word that fits it: ``1 row``, ``4,040 rows``."""
     return f"{number:,} {one if number == 1 else many}"
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner beside a text, and what changes the text, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as shown:
+        yield shown.update
 
 
 def time_text(time: datetime) -> str:

@@ -22,7 +22,8 @@ from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.settings import load_settings
 from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.decoding import Decoding, WriterSchemas
-from oomstream.streams.replay import AT_ONCE, Replay, ReplayCounts, Selection, replayed_identities
+from oomstream.streams.letters import Selection, replayed_identities
+from oomstream.streams.replay import AT_ONCE, Replay, ReplayCounts
 from oomstream.streams.verify import Verifier
 from tests.unit.streams.house import GROUP, NAME, T0, House, UnreliableHistory, garbage, no_wait, valid
 
