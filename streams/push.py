@@ -14,6 +14,7 @@ from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.errors import Fenced, InvalidRequest
 from oomstream.schemas.events import RawRecord
 from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
+from oomstream.schemas.groups import Category
 from oomstream.schemas.keys import key_from_python
 from oomstream.schemas.types import us_from_time
 from oomstream.stores.base import HistoryStore, OnlineStore
@@ -94,8 +95,26 @@ class LocalWriter:
             InvalidEvent: A value is wrong; names the field.
             InvalidRequest: The event as a whole is not acceptable (for example, its time lies in the future).
         """
+        source, first = await self.push_rows(group, [values])
+        return source, first
+
+    async def push_rows(self, group: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Write several events of a group at once: all of them, or none.
+
+        Args:
+            group: Name of the feature group.
+            rows: At least one, as in `push`; bounded by the caller.
+
+        Returns:
+            Source id, and the sequence of the first; the others follow it.
+
+        Raises:
+            OomstreamError: As `push` does. Nothing was written, except where a store stayed down (`Fatal`: anything may
+                have been) or the database itself rejected a row (those before it were).
+        """
         codec = BodyCodec(await self._registered(group))
-        return await self._write(group, lambda now_ms: self._event(codec, values, now_ms))
+        now_us = self._now_us()
+        return await self._write(group, [self._event(codec, values, now_us) for values in rows])
 
     async def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> tuple[int, int]:
         """Delete an entity from a group as of a time (None = now).
@@ -106,36 +125,46 @@ class LocalWriter:
         """
         fields = (await self._registered(group)).group.keys
         plain = key_from_python(key, fields, where=f"delete of {group}")
-        headers = ((EVENT_TIME_HEADER, str(us_from_time(event_time)).encode()),) if event_time else ()
-        return await self._write(
-            group, lambda now_ms: RawRecord(0, tombstone_key(plain, fields), None, now_ms, headers)
-        )
+        now_us = self._now_us()
+        time_us = us_from_time(event_time) if event_time else now_us
+        headers = ((EVENT_TIME_HEADER, str(time_us).encode()),)
+        return await self._write(group, [RawRecord(0, tombstone_key(plain, fields), None, now_us // 1000, headers)])
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 1_000_000)
 
     async def _registered(self, group: str) -> RegisteredGroup:
         catalog = await self._catalog.get()
         if group not in catalog.groups:
             catalog = await self._catalog.reload()
-        catalog.group(group)
+        if catalog.group(group).category is not Category.STREAM:
+            raise InvalidRequest(f"group {group!r} is a batch group: import a file instead of pushing events")
         return catalog.groups[group]
 
     @staticmethod
-    def _event(codec: BodyCodec, values: Mapping[str, Any], now_ms: int) -> RawRecord:
+    def _event(codec: BodyCodec, values: Mapping[str, Any], now_us: int) -> RawRecord:
         group = codec.group
         if group.event_time_field.name not in values:
-            values = {**values, group.event_time_field.name: now_ms * 1000 // group.event_time_field.unit.microseconds}
+            values = {**values, group.event_time_field.name: now_us // group.event_time_field.unit.microseconds}
         encoded = codec.encode_python(values)
-        return RawRecord(0, None, frame(group.fingerprint, encoded.body), now_ms)
+        return RawRecord(0, None, frame(group.fingerprint, encoded.body), now_us // 1000)
 
-    async def _write(self, group: str, make: Callable[[int], RawRecord]) -> tuple[int, int]:
-        record = make(int(self._clock() * 1000))
+    async def _write(self, group: str, records: Sequence[RawRecord]) -> tuple[int, int]:
         while True:
             ingest = await self._leased()
             sequence = ingest.next_offset
             try:
-                await ingest.ingest([record._replace(offset=sequence)], group)
+                await ingest.ingest([each._replace(offset=sequence + at) for at, each in enumerate(records)], group)
             except Fenced:
                 # Our lease ran out and another writer has the source: nothing was written; take another one.
                 self._ingest = None
+            except InvalidRequest:
+                raise
+            except BaseException:
+                # How far it came is not known, so neither is the next sequence: go on under another source. Whoever
+                # opens the stores when our lease is over finishes this one.
+                self._ingest = None
+                raise
             else:
                 return ingest.source.id, sequence
 

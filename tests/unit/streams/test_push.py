@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oomstream.schemas.errors import InvalidEvent, InvalidRequest, UnknownGroup
+from oomstream.schemas.errors import Fatal, InvalidEvent, InvalidRequest, UnknownGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.rebuild import finish_pushes
 from oomstream.streams.push import LocalWriter
@@ -112,6 +112,41 @@ def test_wrong_pushes_say_why(tmp_path: Path) -> None:
             assert await house.rows() == []
             await push.push("reading", {"sensor_id": "a", "at": NOW, "value": 1.0})
             assert len(await house.rows()) == 1
+
+    asyncio.run(scenario())
+
+
+def test_rows_of_one_call_are_all_there_or_none(tmp_path: Path) -> None:
+    """Rows pushed together have sequences in their order, and one that is wrong keeps the others out."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house, writer(house) as push:
+            rows = [{"sensor_id": key, "at": NOW, "value": 1.0} for key in "aab"]
+            assert await push.push_rows("reading", rows) == (1, 0)
+            assert {key: sequence for key, (_, sequence, _) in (await house.online_versions()).items()} == {
+                "a": 1,
+                "b": 2,
+            }
+            for wrong in ({"sensor_id": "", "at": NOW}, {"sensor_id": "c", "at": NOW + timedelta(hours=1)}):
+                with pytest.raises((InvalidEvent, InvalidRequest)):
+                    await push.push_rows("reading", [rows[0], wrong])
+            assert len(await house.rows()) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_push_after_an_outage_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    """A push whose outcome stayed unknown past the budget may be there; the next one is, whatever became of it."""
+
+    async def scenario() -> None:
+        async with House(tmp_path, outage_budget_us=0) as house, writer(house) as push:
+            await push.push("reading", {"sensor_id": "a", "at": NOW, "value": 1.0})
+            house.history.faults = ["after"]
+            with pytest.raises(Fatal, match="gave up"):
+                await push.push("reading", {"sensor_id": "b", "at": NOW, "value": 2.0})
+            await push.push("reading", {"sensor_id": "c", "at": NOW, "value": 3.0})
+            assert [row.key for row in await house.rows()] == [("a",), ("b",), ("c",)]
+            assert set(await house.online_versions()) == {"a", "c"}
 
     asyncio.run(scenario())
 
