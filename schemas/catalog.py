@@ -43,6 +43,19 @@ class WriterSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """When a definition was published, and what it had.
+
+    Attributes:
+        create_time_us: By the history database's clock, when its transaction began; UTC microseconds.
+        fields: Names of its fields, key and event time included.
+    """
+
+    create_time_us: int
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredGroup:
     """A group as the catalog holds it.
 
@@ -53,6 +66,7 @@ class RegisteredGroup:
         online_revision_id: What revision that copy is of; 0 = none.
         create_time_us: UTC microseconds.
         modify_time_us: UTC microseconds.
+        published: Every published definition, oldest first.
     """
 
     group: FeatureGroup
@@ -61,6 +75,7 @@ class RegisteredGroup:
     modify_time_us: int = 0
     sync_id: int = 0
     online_revision_id: int = 0
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

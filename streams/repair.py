@@ -1,75 +1,276 @@
 """Online rows derived from history again, beside running workers.
 
+A row is changed only while it has the very bytes from which that was decided, and online was read before history: what
+a worker writes in the meantime stays, and a row counts as unknown to history only if history, read after it, lacks its
+version, which workers write first. So no row that history has moves backwards, and none is ever missing in between.
+In place of a row of unknown version comes the newest that history has; then the entity is looked at once more.
+
 Source:
     design.md, section 5; what `verify` finds, `repair` mends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from oomstream.schemas.catalog import RegisteredGroup
-from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.events import Plain
-from oomstream.schemas.online_value import packed_version
-from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore
-from oomstream.stores.rebuild import online_row
-from oomstream.streams.verify import PAGE, key_of_row, online_pages
+from oomstream.schemas.groups import FeatureGroup
+from oomstream.schemas.online_value import OnlineRow, decode_value
+from oomstream.schemas.versions import SourceKind
+from oomstream.stores.base import HistoryRow, HistoryStore, OnlineChange, OnlineStore
+from oomstream.streams.entities import OnlineRows, PageSize, key_of, newest_rows, pairs, stored_key
+from oomstream.streams.judging import Finding, Judge, kinds_of
+
+TRIES = 10
+"""How often entities are looked at that workers go on writing while they are repaired."""
+
+_KEYS_PER_TABLE = 10_000
+_SURPASSING = frozenset({Finding.UNKNOWN, Finding.UNREADABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which entities of a group to repair; with nothing said, all of them.
+
+    Attributes:
+        keys: These, in plain form.
+        since_us: Those with a row, in history or online, whose event time is not before this; UTC microseconds.
+        until_us: Those with a row whose event time is before this; the same row, where both times are given.
+    """
+
+    keys: Sequence[tuple[Plain, ...]] | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether a time span is given."""
+        return self.since_us is not None or self.until_us is not None
+
+    def covers(self, event_time_us: int) -> bool:
+        """Whether an event time lies in the span."""
+        return (self.since_us is None or event_time_us >= self.since_us) and (
+            self.until_us is None or event_time_us < self.until_us
+        )
+
+
+WHOLE = Scope()
+
+
+class Mended(NamedTuple):
+    """One entity that was, or would be, mended.
+
+    Attributes:
+        key: Its key in plain form; the stored bytes alone where they are no key of the group.
+        finding: What was wrong.
+        removed: Whether nothing is left online, as history has nothing of it.
+    """
+
+    key: tuple[Plain, ...]
+    finding: Finding
+    removed: bool
 
 
 @dataclass(slots=True)
 class Repaired:
-    """What `repair` did to one group.
+    """What `repair` did to one group, or would do.
 
     Attributes:
         group: The group.
         entities: Entities looked at.
-        written: Online rows that were missing, older, or of equal version with other bytes.
-        removed: Online rows whose version history does not have.
+        found: Online rows that were mended, by what was wrong with them.
+        unreadable: Entities that could not be mended, as their history rows hold what the group's types do not.
+        first: The first few entities that were found wrong.
     """
 
     group: str
     entities: int = 0
-    written: int = 0
-    removed: int = 0
+    found: Counter[Finding] = field(default_factory=Counter)
+    unreadable: int = 0
+    first: list[Mended] = field(default_factory=list)
+
+    @property
+    def written(self) -> int:
+        """Online rows that were missing, older, of equal version with other bytes, or unreadable."""
+        return self.found.total() - self.removed
+
+    @property
+    def removed(self) -> int:
+        """Online rows whose version history does not have; the newest that it has took their place, if there is one."""
+        return self.found[Finding.UNKNOWN]
 
 
-async def repair(history: HistoryStore, online: OnlineStore, registered: RegisteredGroup) -> Repaired:
-    """Derive a group's online rows from history again, beside running workers; no row moves backwards.
+class _Wrong(NamedTuple):
+    """One entity to mend: what is stored, and what is to be."""
+
+    stored_key: bytes
+    finding: Finding
+    found: bytes | None
+    value: bytes | None
+
+
+class Repairer:
+    """Mends groups, in bounded memory.
+
+    Args:
+        history: Open history store.
+        online: Open online store.
+        dry_run: Only say what would be done.
+        keep: How many of the entities found wrong to keep per group.
+        progress: Told now and then how many entities of the group are done.
+    """
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        online: OnlineStore,
+        *,
+        dry_run: bool = False,
+        keep: int = 10,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self._history = history
+        self._online = online
+        self._dry_run = dry_run
+        self._keep = keep
+        self._progress = progress
+
+    async def repair(self, registered: RegisteredGroup, scope: Scope = WHOLE) -> Repaired:
+        """Mend one group, or some entities of it.
+
+        Raises:
+            StoreUnavailable: Some rows may be mended; do it again.
+        """
+        judge, result, size = Judge(registered), Repaired(registered.group.name), PageSize()
+        async for keys in self._doubtful_pages(judge, scope, result):
+            for page in size.pages(keys):
+                await self._mend(judge, page, result, size)
+            self._progress(result.entities)
+        return result
+
+    async def _doubtful_pages(self, judge: Judge, scope: Scope, result: Repaired) -> AsyncIterator[Sequence[bytes]]:
+        """Online keys of entities in the scope that may be wrong; counts those looked at."""
+        group = judge.group
+        if scope.keys is not None:
+            keys = list(dict.fromkeys(stored_key(group, key) for key in scope.keys))
+            result.entities += len(keys)
+            yield keys
+        elif scope.in_time:
+            async for keys in self._with_rows_in(group, scope):
+                result.entities += len(keys)
+                yield keys
+            async for keys in self._strays_in(judge, scope):
+                result.entities += len(keys)
+                yield keys
+        else:
+            kinds: dict[int, SourceKind] = {}
+            async for page in pairs(self._history, self._online, group):
+                result.entities += len(page)
+                if any(pair.row is not None and pair.row.source_id not in kinds for pair in page):
+                    kinds = kinds_of(await self._history.sources())
+                yield [pair.stored_key for pair in page if self._wrong(judge, pair.online, pair.row, kinds) is not None]
+
+    async def _with_rows_in(self, group: FeatureGroup, scope: Scope) -> AsyncIterator[list[bytes]]:
+        """Entities with a history row in a span of event time."""
+        last: tuple[Plain, ...] | None = None
+        until_us = None if scope.until_us is None else scope.until_us - 1
+        async with self._history.cut() as cut:
+            async for table in cut.scan(
+                group,
+                [],
+                min_event_time_us=scope.since_us,
+                max_event_time_us=until_us,
+                batch_rows=_KEYS_PER_TABLE,
+            ):
+                keys = []
+                for key in zip(*(table.column(name).to_pylist() for name in group.key_names), strict=True):
+                    if key != last:  # rows of one entity follow each other
+                        keys.append(stored_key(group, key))
+                        last = key
+                yield keys
+
+    async def _strays_in(self, judge: Judge, scope: Scope) -> AsyncIterator[list[bytes]]:
+        """Entities with an online row in a span of event time that history, read after it, does not have."""
+        async for page in OnlineRows(self._online, judge.group).up_to(None):
+            inside = [row for row in page if _is_inside(row, scope)]
+            rows = await newest_rows(self._history, judge.group, [row.key for row in inside])
+            kinds = kinds_of(await self._history.sources())
+            found = [(row.key, judge.finding(row.value, kept, kinds)) for row, kept in zip(inside, rows, strict=True)]
+            yield [key for key, finding in found if finding in {Finding.UNKNOWN, Finding.UNREADABLE}]
+
+    async def _mend(self, judge: Judge, keys: Sequence[bytes], result: Repaired, size: PageSize) -> None:
+        """Look at entities, online before history, and put right what is wrong, until it is."""
+        for _ in range(TRIES):
+            online = await self._online.read(keys)
+            rows = await newest_rows(self._history, judge.group, keys)
+            kinds = kinds_of(await self._history.sources())
+            size.learn([row for row in rows if row is not None])
+            wrong = []
+            for key, value, row in zip(keys, online, rows, strict=True):
+                finding = self._wrong(judge, value, row, kinds)
+                if finding is Finding.UNREADABLE_HISTORY:
+                    result.unreadable += 1
+                elif finding is not None:
+                    wanted = None if row is None else judge.wanted(row, kinds)
+                    wrong.append(_Wrong(key, finding, value, None if wanted is None else wanted.value))
+            keys = await self._write(judge, wrong, result)
+            if not keys:
+                return
+
+    def _wrong(
+        self, judge: Judge, value: bytes | None, row: HistoryRow | None, kinds: Mapping[int, SourceKind]
+    ) -> Finding | None:
+        """As `Judge.finding`, but of an equal version the very bytes count."""
+        wanted = None if row is None else judge.wanted(row, kinds)
+        if wanted is not None and wanted.value == value:
+            return None
+        if row is not None and wanted is None:
+            return Finding.UNREADABLE_HISTORY
+        return judge.finding(value, row, kinds) or (None if value is None else Finding.DIFFERENT)
+
+    async def _write(self, judge: Judge, wrong: Sequence[_Wrong], result: Repaired) -> list[bytes]:
+        """Write what is to be; gives back the keys of those that must be looked at again."""
+        again: list[bytes] = []
+        for finding in Finding:
+            some = [each for each in wrong if each.finding is finding]
+            if not some:
+                continue
+            done = len(some) if self._dry_run else await self._change(some)
+            result.found[finding] += done
+            # Somebody else has written meanwhile; or, while a row stood there that no version surpasses, a worker's
+            # newer row may have been turned away.
+            if done < len(some) or finding in _SURPASSING:
+                again += [each.stored_key for each in some]
+            for each in some[: self._keep - len(result.first)]:
+                plain = key_of(judge.group, each.stored_key) or (each.stored_key,)
+                if all(plain != known.key for known in result.first):  # not tried before
+                    result.first.append(Mended(plain, finding, each.value is None))
+        return [] if self._dry_run else again
+
+    async def _change(self, some: Sequence[_Wrong]) -> int:
+        missing = [OnlineRow(each.stored_key, each.value) for each in some if each.found is None and each.value]
+        changes = [OnlineChange(each.stored_key, each.found, each.value) for each in some if each.found is not None]
+        done = await self._online.upsert_newer(missing) if missing else 0
+        return done + (await self._online.replace(changes) if changes else 0)
+
+
+def _is_inside(row: OnlineRow, scope: Scope) -> bool:
+    try:
+        return scope.covers(decode_value(row.value).version.event_time_us)
+    except ValueError:
+        return True  # nobody can say: looked at all the same
+
+
+async def repair(
+    history: HistoryStore, online: OnlineStore, registered: RegisteredGroup, scope: Scope = WHOLE
+) -> Repaired:
+    """Derive a group's online rows from history again; see `Repairer`.
 
     Raises:
         StoreUnavailable: Some rows may be repaired; do it again.
     """
-    codec = BodyCodec(registered)
-    result = Repaired(registered.group.name)
-    after: tuple[Plain, ...] | None = None
-    while page := await history.scan_newest(registered.group, after=after, limit=PAGE):
-        after = page[-1].key
-        result.entities += len(page)
-        result.written += await _write_again(history, online, codec, page)
-    async for rows in online_pages(online, registered.group):
-        keys = [key_of_row(row, registered.group) for row in rows]
-        newest = await history.newest(registered.group, keys)
-        kinds = {each.id: each.name.kind for each in await history.sources()}
-        unknown = {
-            row.key: key
-            for row, key, kept in zip(rows, keys, newest, strict=True)
-            if kept is None
-            or packed_version(row.value) > packed_version(online_row(codec, kept, kinds[kept.source_id]).value)
-        }
-        if unknown:
-            await online.delete(list(unknown))
-            result.removed += len(unknown)
-            # A worker may have written the entity in the meantime, or history has an older row of it.
-            left = [row for row in await history.newest(registered.group, list(unknown.values())) if row is not None]
-            await _write_again(history, online, codec, left)
-    return result
-
-
-async def _write_again(history: HistoryStore, online: OnlineStore, codec: BodyCodec, rows: Sequence[HistoryRow]) -> int:
-    kinds = {each.id: each.name.kind for each in await history.sources()}
-    wanted = [online_row(codec, row, kinds[row.source_id]) for row in rows]
-    stored = await online.read([row.key for row in wanted])
-    differing = [row for row, value in zip(wanted, stored, strict=True) if value != row.value]
-    return await online.upsert_newer(differing, or_equal=True) if differing else 0
+    return await Repairer(history, online).repair(registered, scope)

@@ -24,6 +24,7 @@ DLQ_EXTRA_BYTES = 64 * 1024
 """How much larger than its record a dead letter may be (traps.md, Kafka 2)."""
 
 _MAX_MESSAGE = "max.message.bytes"
+_CLEANUP = "cleanup.policy"
 _LOOK_S = 0.05
 _FIRST_TRY_S = 1.0
 
@@ -127,6 +128,22 @@ def _message_limits(admin: AdminClient, broker: Broker, names: Sequence[str], ti
         entry = _result(future, broker, f"reading the settings of topic {resource.name!r}", timeout_s).get(_MAX_MESSAGE)
         limits[resource.name] = int(entry.value) if entry is not None else MAX_MESSAGE_BYTES
     return limits
+
+
+def is_compacted(broker: Broker, topic: str, *, timeout_s: float) -> bool:
+    """Whether the log keeps only the last record of each key (an embedded broker's never does).
+
+    Raises:
+        StoreUnavailable: The broker does not answer.
+        InvalidSetting: It does not let this user ask.
+    """
+    if broker.embedded:
+        return False
+    admin = AdminClient(broker.client_config(timeout_s))
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    [future] = admin.describe_configs([resource], request_timeout=timeout_s).values()
+    entry = _result(future, broker, f"reading the settings of topic {topic!r}", timeout_s).get(_CLEANUP)
+    return entry is not None and "compact" in entry.value
 
 
 def partition_counts(broker: Broker, *, timeout_s: float, admin: AdminClient | None = None) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """Proof that online equals history: every entity's online row is its row of greatest version.
 
-It runs beside workers. For one look at an entity, positions are read first, then online, then history. Workers write
-history before online, and store `online_sequence` after online, so that with nothing wrong
+It runs beside workers. They write history before online, and store a source's `online_sequence` after online. So with
+nothing wrong an online row's version is always one that history has, with the same values, and a history row whose
+sequence lies before its source's `online_sequence` has reached online.
 
-* the online row's version is one that history has, and
-* a history row whose sequence lies before its source's `online_sequence` has reached online.
-
-A newest history row behind that position may still be on its way: such an entity is looked at again later.
+What is proven is said at a vector of positions, the `online_sequence` of every source when a group was begun: of the
+events before them, each entity's online row is that of the greatest version, or is newer and in history too. An entity
+for which the two differ at first is looked at again until they agree, or until the same difference is seen twice. One
+that never stops moving is judged at its source's position of the last look, and counted as moving.
 
 Source:
     design.md, section 5 (order of the steps) and section 7 (online equals history).
@@ -15,36 +16,26 @@ Source:
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from typing import NamedTuple
 
 from oomstream.schemas.catalog import RegisteredGroup
-from oomstream.schemas.codec import BodyCodec
-from oomstream.schemas.errors import InvalidEvent
 from oomstream.schemas.events import Plain
-from oomstream.schemas.groups import FeatureGroup
-from oomstream.schemas.keys import decode_entity, encode_entity
-from oomstream.schemas.online_value import OnlineRow, decode_value, encode_key, key_prefix
+from oomstream.schemas.online_value import decode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore
+from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore, Source
+from oomstream.streams.entities import PageSize, key_of, newest_pages, newest_rows, pairs, stored_key
+from oomstream.streams.judging import Finding, Judge, Side, kinds_of
+from oomstream.streams.sampling import Sample
 
-PAGE = 2_000
 LOOKS = 20
 LOOK_AGAIN_S = 0.5
-_SAMPLE_RANGE = 1 << 32
+MOST_DOUBTFUL = 20_000
+"""So many keys are put aside at most before they are looked at again: it bounds memory."""
 
-
-class Finding(StrEnum):
-    """How an entity's online row differs from history."""
-
-    MISSING = "missing online"
-    OLDER = "older than history"
-    UNKNOWN = "not in history"
-    DIFFERENT = "same version, other values"
-    UNREADABLE = "unreadable online"
-    PENDING = "still on its way after many looks"
+Progress = Callable[[int], None]
+"""Called now and then with the number of entities done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +44,17 @@ class Difference:
 
     Attributes:
         group: Its group.
-        key: Its key in plain form.
+        key: Its key in plain form; the stored bytes alone where they are no key of the group.
         finding: What is wrong.
+        online: What is online, where that can be read.
+        history: Its newest row in history, if there is one.
     """
 
     group: str
     key: tuple[Plain, ...]
     finding: Finding
+    online: Side | None = None
+    history: Side | None = None
 
 
 @dataclass(slots=True)
@@ -68,17 +63,39 @@ class Verification:
 
     Attributes:
         group: The group.
-        positions: `online_sequence` of every source when it began, by source id.
+        sources: Every source when it began; the comparison holds at their `online_sequence`.
         entities: Entities looked at.
         differing: How many are not as they should be.
-        first: The first few of them.
+        moving: How many never stood still, and were right at the positions all the same.
+        first: The first few that differ.
     """
 
     group: str
-    positions: Mapping[int, int]
+    sources: Sequence[Source]
     entities: int = 0
     differing: int = 0
+    moving: int = 0
     first: list[Difference] = field(default_factory=list)
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Position at which the comparison holds, by source id."""
+        return {each.id: each.online_sequence for each in self.sources}
+
+
+class _Seen(NamedTuple):
+    """One look at one entity: positions were read first, then online, then history."""
+
+    online: bytes | None
+    row: HistoryRow | None
+    finding: Finding
+    pending: bool
+
+    @property
+    def evidence(self) -> int:
+        """What must be the same in two looks for a difference to count; small, as there may be many."""
+        row = self.row
+        return hash((self.online, self.finding, self.pending, row and (row.event_time_us, row.source_id, row.sequence)))
 
 
 class Verifier:
@@ -88,7 +105,9 @@ class Verifier:
         history: Open history store.
         online: Open online store.
         keep: How many differences to keep per group.
-        sample: Share of entities to look at, chosen by a hash of their key; 1 = all.
+        sample: How many entities of each group's history to look at; None = all of them, and all rows that are online.
+        seed: Chooses the sample.
+        progress: Told now and then how many entities of the group are done.
         sleep: Waits that many seconds.
     """
 
@@ -98,13 +117,17 @@ class Verifier:
         online: OnlineStore,
         *,
         keep: int = 10,
-        sample: float = 1.0,
+        sample: int | None = None,
+        seed: int = 0,
+        progress: Progress = lambda done: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._history = history
         self._online = online
         self._keep = keep
-        self._bound = int(sample * _SAMPLE_RANGE)
+        self._sample = sample
+        self._seed = seed
+        self._progress = progress
         self._sleep = sleep
 
     async def verify(self, registered: RegisteredGroup) -> Verification:
@@ -113,126 +136,133 @@ class Verifier:
         Raises:
             StoreUnavailable: A store could not be read.
         """
-        codec = BodyCodec(registered)
-        result = Verification(registered.group.name, (await self._positions())[0])
-        doubtful: list[tuple[Plain, ...]] = []
-        after: tuple[Plain, ...] | None = None
-        while page := await self._history.scan_newest(registered.group, after=after, limit=PAGE):
-            after = page[-1].key
-            keys = [row.key for row in page if self._sampled(row.key)]
-            result.entities += len(keys)
-            findings = await self._look(codec, keys)
-            doubtful += findings
-            if len(doubtful) >= PAGE:
-                await self._look_again(codec, doubtful, result)
+        judge = Judge(registered)
+        result = Verification(registered.group.name, await self._history.sources())
+        doubtful: list[bytes] = []
+        async for page in self._doubtful_pages(judge, result):
+            doubtful += page
+            if len(doubtful) >= MOST_DOUBTFUL:
+                await self._settle(judge, doubtful, result)
                 doubtful = []
-        doubtful += await self._without_history(registered.group, result)
-        await self._look_again(codec, doubtful, result)
+            self._progress(result.entities)
+        await self._settle(judge, doubtful, result)
+        self._progress(result.entities)
         return result
 
-    def _sampled(self, key: tuple[Plain, ...]) -> bool:
-        return zlib.crc32(encode_entity(key)) < self._bound
+    async def _doubtful_pages(self, judge: Judge, result: Verification) -> AsyncIterator[list[bytes]]:
+        """Online keys of the entities that differ at first sight; counts those looked at."""
+        if self._sample is not None:
+            chosen = Sample(self._sample, self._seed)
+            walked = 0
+            async for rows in newest_pages(self._history, judge.group):
+                chosen.offer(stored_key(judge.group, row.key) for row in rows)
+                walked += len(rows)
+                self._progress(walked)
+            keys = chosen.keys()
+            result.entities = len(keys)
+            yield keys
+            return
+        kinds = kinds_of(list(result.sources))
+        async for page in pairs(self._history, self._online, judge.group):
+            result.entities += len(page)
+            if any(pair.row is not None and pair.row.source_id not in kinds for pair in page):
+                kinds = kinds_of(await self._history.sources())
+            # History was read before online, so equality says that nothing before the positions is missing.
+            yield [pair.stored_key for pair in page if judge.finding(pair.online, pair.row, kinds) is not None]
 
-    async def _positions(self) -> tuple[dict[int, int], dict[int, SourceKind]]:
-        sources = await self._history.sources()
-        return {each.id: each.online_sequence for each in sources}, {each.id: each.name.kind for each in sources}
-
-    async def _look(self, codec: BodyCodec, keys: Sequence[tuple[Plain, ...]]) -> dict[tuple[Plain, ...], Finding]:
-        """One look at some entities; those that are as they should be are left out."""
-        if not keys:
-            return {}
-        group = codec.group
-        positions, _ = await self._positions()
-        online = await self._online.read([encode_key(group.id, encode_entity(key)) for key in keys])
-        rows = await self._history.newest(group, keys)
-        _, kinds = await self._positions()  # after the rows: a source of theirs may be new
-        found = {}
-        for key, value, row in zip(keys, online, rows, strict=True):
-            finding = _compare(codec, value, row, positions, kinds)
-            if finding is not None:
-                found[key] = finding
-        return found
-
-    async def _look_again(self, codec: BodyCodec, keys: Sequence[tuple[Plain, ...]], result: Verification) -> None:
-        """Look at doubtful entities until each is right or wrong for good."""
-        left = dict.fromkeys(keys, Finding.PENDING)
+    async def _settle(self, judge: Judge, keys: Sequence[bytes], result: Verification) -> None:
+        """Look at doubtful entities until each is right, or wrong for good."""
+        left: dict[bytes, int | None] = dict.fromkeys(keys)
+        size = PageSize()
         for number in range(LOOKS):
-            if number:
-                await self._sleep(LOOK_AGAIN_S)
-            found: dict[tuple[Plain, ...], Finding] = {}
-            for page in _pages(list(left)):
-                found.update(await self._look(codec, page))
-            for key, finding in found.items():
-                if finding is not Finding.PENDING:
-                    result.differing += 1
-                    if len(result.first) < self._keep:
-                        result.first.append(Difference(codec.group.name, key, finding))
-            left = {key: finding for key, finding in found.items() if finding is Finding.PENDING}
             if not left:
                 return
-        for key, finding in left.items():
-            result.differing += 1
-            if len(result.first) < self._keep:
-                result.first.append(Difference(codec.group.name, key, finding))
+            if number:
+                await self._sleep(LOOK_AGAIN_S)
+            still: dict[bytes, int | None] = {}
+            for page in size.pages(list(left)):
+                seen, kinds = await self._look(judge, page, size)
+                for key, each in seen.items():
+                    if not each.pending and each.evidence == left[key]:
+                        self._report(judge, key, each, kinds, result)
+                    else:
+                        still[key] = each.evidence
+            left = still
+        for key in left:
+            await self._judge_at_positions(judge, key, result)
 
-    async def _without_history(self, group: FeatureGroup, result: Verification) -> list[tuple[Plain, ...]]:
-        """Entities that are online but have no row in history."""
-        found: list[tuple[Plain, ...]] = []
-        async for rows in online_pages(self._online, group):
-            keys = [key_of_row(row, group) for row in rows]
-            newest = await self._history.newest(group, keys)
-            missing = [key for key, row in zip(keys, newest, strict=True) if row is None and self._sampled(key)]
-            result.entities += len(missing)
-            found += missing
-        return found
+    async def _look(
+        self, judge: Judge, keys: Sequence[bytes], size: PageSize | None = None
+    ) -> tuple[dict[bytes, _Seen], Mapping[int, SourceKind]]:
+        """One look at some entities; those that are as they should be are left out."""
+        positions = {each.id: each.online_sequence for each in await self._history.sources()}
+        online = await self._online.read(keys)
+        rows = await newest_rows(self._history, judge.group, keys)
+        kinds = kinds_of(await self._history.sources())  # after the rows: a source of theirs may be new
+        if size is not None:
+            size.learn([row for row in rows if row is not None])
+        found = {}
+        for key, value, row in zip(keys, online, rows, strict=True):
+            finding = judge.finding(value, row, kinds)
+            if finding is not None:
+                behind = row is not None and row.sequence >= positions.get(row.source_id, 0)
+                pending = behind and finding in {Finding.MISSING, Finding.OLDER}
+                found[key] = _Seen(value, row, finding, pending)
+        return found, kinds
 
+    def _report(
+        self, judge: Judge, key: bytes, seen: _Seen, kinds: Mapping[int, SourceKind], result: Verification
+    ) -> None:
+        result.differing += 1
+        if len(result.first) < self._keep:
+            plain = key_of(judge.group, key) or (key,)
+            online, history = judge.online_side(seen.online), judge.history_side(seen.row, kinds)
+            result.first.append(Difference(judge.group.name, plain, seen.finding, online, history))
 
-async def online_pages(online: OnlineStore, group: FeatureGroup) -> AsyncIterator[list[OnlineRow]]:
-    """Every online row of a group, in pages, in key order."""
-    prefix = key_prefix(group.id)
-    after: bytes | None = None
-    while rows := await online.scan(prefix, after=after, limit=PAGE):
-        yield rows
-        after = rows[-1].key
+    async def _judge_at_positions(self, judge: Judge, stored: bytes, result: Verification) -> None:
+        """Judge an entity that never stands still by what must be online at the positions of this moment.
 
+        History goes on while it is read. So not the newest row is asked for, but whether the online row is one that
+        history has, and whether a newer one lies before its source's position.
+        """
+        positions = {each.id: each.online_sequence for each in await self._history.sources()}
+        [value] = await self._online.read([stored])
+        [row] = await newest_rows(self._history, judge.group, [stored])
+        kinds = kinds_of(await self._history.sources())
+        finding = judge.finding(value, row, kinds)
+        if finding in {Finding.MISSING, Finding.OLDER} and row is not None:
+            version = None if value is None else decode_value(value).version
+            if await self._has_reached(judge, row.key, version, positions):
+                pass  # a newer row had to be online by then
+            elif value is None or version is None:
+                finding = None
+            else:
+                row = await self._row_of(judge, row.key, version) or row
+                finding = judge.finding(value, row, kinds)
+                finding = Finding.UNKNOWN if finding is Finding.OLDER else finding
+            result.moving += finding is None
+        if finding is not None:
+            self._report(judge, stored, _Seen(value, row, finding, pending=False), kinds, result)
 
-def key_of_row(row: OnlineRow, group: FeatureGroup) -> tuple[Plain, ...]:
-    """Entity key, in plain form, of an online row."""
-    return decode_entity(row.key[len(key_prefix(group.id)) :], group.keys)
+    async def _has_reached(
+        self, judge: Judge, key: tuple[Plain, ...], version: Version | None, positions: Mapping[int, int]
+    ) -> bool:
+        """Whether a row newer than a version lies before its source's position."""
+        since = None if version is None else version.event_time_us
+        async with self._history.cut() as cut:
+            async for table in cut.scan(judge.group, [], keys=[key], min_event_time_us=since):
+                columns = [table.column(name).to_pylist() for name in ("_event_time", "_source", "_sequence")]
+                for event_time_us, source_id, sequence in zip(*columns, strict=True):
+                    newer = version is None or (
+                        Version(event_time_us, cut.kinds[source_id], source_id, sequence) > version
+                    )
+                    if newer and sequence < positions.get(source_id, 0):
+                        return True
+        return False
 
-
-def _pages(keys: list[tuple[Plain, ...]]) -> Iterator[list[tuple[Plain, ...]]]:
-    return (keys[at : at + PAGE] for at in range(0, len(keys), PAGE))
-
-
-def _compare(
-    codec: BodyCodec,
-    value: bytes | None,
-    row: HistoryRow | None,
-    positions: Mapping[int, int],
-    kinds: Mapping[int, SourceKind],
-) -> Finding | None:
-    """What is wrong with one entity, `PENDING` if that cannot be said yet, None if nothing is."""
-    if row is None:
-        return None if value is None else Finding.UNKNOWN
-    version = Version(row.event_time_us, kinds[row.source_id], row.source_id, row.sequence)
-    reached = row.sequence < positions.get(row.source_id, 0)
-    if value is None:
-        return Finding.MISSING if reached else Finding.PENDING
-    try:
-        stored = decode_value(value)
-        if stored.version > version:
-            return Finding.UNKNOWN
-        if stored.version < version:
-            return Finding.OLDER if reached else Finding.PENDING
-        same = stored.deleted == row.deleted and (
-            row.deleted or codec.read(stored.fingerprint, stored.body) == codec.read(*_body(codec, row))
+    async def _row_of(self, judge: Judge, key: tuple[Plain, ...], version: Version) -> HistoryRow | None:
+        """An entity's row of a version."""
+        rows = await self._history.rows_of_source(
+            judge.group, version.source_id, version.sequence, version.sequence + 1
         )
-    except (ValueError, InvalidEvent):
-        return Finding.UNREADABLE
-    return None if same else Finding.DIFFERENT
-
-
-def _body(codec: BodyCodec, row: HistoryRow) -> tuple[bytes, bytes]:
-    """Fingerprint and body that a history row stands for: read back, its values compare as online ones do."""
-    return codec.group.fingerprint, codec.encode(row.key, row.event_time_us, row.values)
+        return next((row for row in rows if row.key == key and row.event_time_us == version.event_time_us), None)

@@ -6,23 +6,22 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oomstream.agents.cli.options import Output
-from oomstream.agents.cli.output import Listing, OutputFormat, counted, print_listing, text_of
-from oomstream.schemas.errors import OomstreamError
+from oomstream.agents.cli.options import Output, parse_keys, parse_time
+from oomstream.agents.cli.output import OutputFormat, counted
 
 if TYPE_CHECKING:
     from oomstream.schemas.catalog import Catalog, RegisteredGroup
-    from oomstream.streams.repair import Repaired
+    from oomstream.schemas.groups import FeatureGroup
+    from oomstream.streams.log_result import LogCheck
+    from oomstream.streams.repair import Repaired, Scope
     from oomstream.streams.verify import Verification
 
 PANEL = "Check and mend"
-
-NAMED = 10
-"""How many differing entities the error names; `-o json` has more."""
 
 Groups = Annotated[
     list[str] | None, typer.Option("--group", "-g", metavar="GROUP", help="Only this group; repeatable. Default: all.")
@@ -31,52 +30,73 @@ Groups = Annotated[
 
 def register(parent: typer.Typer) -> None:
     """Add this family of verbs to the command."""
-    parent.command("verify", rich_help_panel=PANEL, epilog="Example: oomstream verify -g plane --sample 0.1")(verify)
-    parent.command("repair", rich_help_panel=PANEL, epilog="Example: oomstream repair -g plane")(repair)
+    parent.command("verify", rich_help_panel=PANEL, epilog="Example: oomstream verify -g plane --from-topic")(verify)
+    parent.command("repair", rich_help_panel=PANEL, epilog="Example: oomstream repair -g plane -k N14228 --dry-run")(
+        repair
+    )
     parent.command("gc", rich_help_panel=PANEL, epilog="Example: oomstream gc --older-than 30m")(gc)
 
 
 def verify(
     group: Groups = None,
     sample: Annotated[
-        float, typer.Option(help="Share of the entities to look at, chosen by their keys.", min=0.0, max=1.0)
-    ] = 1.0,
+        int | None,
+        typer.Option(
+            metavar="N", help="Look at so many entities of each group's history only, chosen by the seed.", min=1
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which sample.", min=0, max=(1 << 63) - 1)] = 0,
+    from_topic: Annotated[
+        bool,
+        typer.Option("--from-topic", help="Also check history and dead letters against what the topics still hold."),
+    ] = False,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
     """Check that online equals the newest row of history, for every entity.
 
-    Safe beside running workers: it looks again at what may still be on its way. Exit code 1 if anything differs; the
-    first differing keys are printed.
+    It says at which positions of the sources that holds. Safe beside running workers: what differs is looked at again
+    until it settles. Exit code 1 if anything differs; the first differences are printed with both sides. Events that
+    were pushed with no broker, or imported, have no topic: they are checked in the stores alone.
     """
-    results = asyncio.run(_verify(group, sample))
-    rows = [[each.group, each.entities, each.differing] for each in results]
-    detail = [
-        {
-            "positions": {str(source): sequence for source, sequence in sorted(each.positions.items())},
-            "first": [{"key": _key_text(found.key), "finding": found.finding.value} for found in each.first],
-        }
-        for each in results
-    ]
-    print_listing(Listing(["GROUP", "ENTITIES", "DIFFERING"], rows, detail=detail), output)
-    differing = sum(each.differing for each in results)
-    if differing:
-        first = [f"{at.group} {_key_text(at.key)}: {at.finding}" for each in results for at in each.first][:NAMED]
-        dots = "; …" if differing > len(first) else ""
-        raise OomstreamError(
-            f"online differs from history in {counted(differing, 'entity', 'entities')} ({'; '.join(first)}{dots}): "
-            "`oomstream repair` derives them again"
-        )
+    from oomstream.agents.cli.check_report import print_verification
+
+    results, checks, groups = asyncio.run(_verify(group, sample, seed, from_topic))
+    print_verification(results, checks, groups, output)
 
 
-def repair(group: Groups = None, output: Output = OutputFormat.ASCII_TABLE) -> None:
+def repair(
+    group: Groups = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--entity-key",
+            "-k",
+            metavar="KEY",
+            help="Only these entities: K1,K2 or, where a key has several fields, f1=v1,f2=v2; repeatable.",
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Only entities with an event at or after this time."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Only entities with an event before this time."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    output: Output = OutputFormat.ASCII_TABLE,
+) -> None:
     """Derive online rows from history again, beside running workers.
 
     Writes rows that are missing, older or of the same version with other bytes; removes rows that history does not
     have. No row moves backwards. Fills an online store that was lost (after `oomstream init`).
     """
-    results = asyncio.run(_repair(group))
-    rows = [[each.group, each.entities, each.written, each.removed] for each in results]
-    print_listing(Listing(["GROUP", "ENTITIES", "WRITTEN", "REMOVED"], rows), output)
+    from oomstream.agents.cli.check_report import print_repair
+
+    if keys and (since is not None or until is not None):
+        raise typer.BadParameter("-k says which entities already: leave out --since and --until", param_hint="-k")
+    results, groups = asyncio.run(_repair(group, keys or [], since, until, dry_run))
+    print_repair(results, groups, output)
 
 
 def gc(
@@ -107,21 +127,35 @@ def gc(
     )
 
 
-async def _verify(groups: Sequence[str] | None, sample: float) -> list[Verification]:
+async def _verify(
+    groups: Sequence[str] | None, sample: int | None, seed: int, from_topic: bool
+) -> tuple[list[Verification], list[LogCheck], dict[str, FeatureGroup]]:
     from oomstream.agents.cli.session import settings
     from oomstream.stores.opening import open_stores
+    from oomstream.streams.broker import need_broker
+    from oomstream.streams.registry import RegistrySchemas
     from oomstream.streams.verify import Verifier
+    from oomstream.streams.verify_log import LogVerifier
 
-    async with open_stores(settings()) as (history, online):
-        verifier = Verifier(history, online, sample=sample)
-        chosen = _chosen(await history.load_catalog(), groups)
+    chosen = settings()
+    broker = need_broker(chosen) if from_topic else None
+    url, timeout_s = chosen.schema_registry_url, chosen.call_timeout_us / 1e6
+    registry = RegistrySchemas(url, timeout_s=timeout_s) if url and from_topic else None
+    async with open_stores(chosen) as (history, online):
+        registered = _chosen(await history.load_catalog(), groups)
         results: list[Verification] = []
+        checks: list[LogCheck] = []
         with _progress() as show:
-            for number, each in enumerate(chosen, 1):
-                done = counted(sum(result.entities for result in results), "entity", "entities")
-                show(f"verifying {each.group.name} (group {number} of {len(chosen)}; {done} so far)")
+            for number, each in enumerate(registered, 1):
+                name, of = each.group.name, f"group {number} of {len(registered)}"
+                entities = _shown(show, f"verifying {name} ({of}; ", ("entity", "entities"), " so far)")
+                verifier = Verifier(history, online, sample=sample, seed=seed, progress=entities)
                 results.append(await verifier.verify(each))
-        return results
+                if broker is not None:
+                    records = _shown(show, f"reading topic {each.group.topic} ({of}; ", ("record", "records"), ")")
+                    log = LogVerifier(history, broker, chosen, registry=registry, progress=records)
+                    checks.append(await log.verify(each))
+        return results, checks, {each.group.name: each.group for each in registered}
 
 
 @contextmanager
@@ -132,17 +166,65 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("verifying") as shown:
+    with Console(stderr=True).status("looking") as shown:
         yield shown.update
 
 
-async def _repair(groups: Sequence[str] | None) -> list[Repaired]:
+def _shown(show: Callable[[str], None], before: str, words: tuple[str, str], after: str) -> Callable[[int], None]:
+    """Shows how far something is, from 0 on."""
+
+    def progress(done: int) -> None:
+        show(f"{before}{counted(done, *words)}{after}")
+
+    progress(0)
+    return progress
+
+
+async def _repair(
+    groups: Sequence[str] | None,
+    keys: Sequence[str],
+    since: datetime | None,
+    until: datetime | None,
+    dry_run: bool,
+) -> tuple[list[Repaired], dict[str, FeatureGroup]]:
     from oomstream.agents.cli.session import settings
     from oomstream.stores.opening import open_stores
-    from oomstream.streams.repair import repair as repair_group
+    from oomstream.streams.repair import Repairer
 
     async with open_stores(settings()) as (history, online):
-        return [await repair_group(history, online, each) for each in _chosen(await history.load_catalog(), groups)]
+        registered = _chosen(await history.load_catalog(), groups)
+        by_name = {each.group.name: each.group for each in registered}
+        scope = _scope(list(by_name.values()), keys, since, until)
+        results: list[Repaired] = []
+        with _progress() as show:
+            for number, each in enumerate(registered, 1):
+                before = f"repairing {each.group.name} (group {number} of {len(registered)}; "
+                progress = _shown(show, before, ("entity", "entities"), " so far)")
+                repairer = Repairer(history, online, dry_run=dry_run, progress=progress)
+                results.append(await repairer.repair(each, scope))
+        return results, by_name
+
+
+def _scope(
+    groups: Sequence[FeatureGroup], keys: Sequence[str], since: datetime | None, until: datetime | None
+) -> Scope:
+    """Which entities of the groups to repair."""
+    from oomstream.schemas.keys import key_from_python
+    from oomstream.schemas.types import us_from_time
+    from oomstream.streams.repair import Scope
+
+    if not keys:
+        times = [None if each is None else us_from_time(each) for each in (since, until)]
+        return Scope(since_us=times[0], until_us=times[1])
+    entities = {group.entity for group in groups}
+    if len(entities) != 1:
+        raise typer.BadParameter(
+            f"keys of which entity? name a group with -g (entities: {', '.join(sorted(entities)) or 'none'})",
+            param_hint="-k",
+        )
+    fields = groups[0].keys
+    rows = parse_keys(keys, {field.name: field for field in fields}, entities)
+    return Scope(keys=[key_from_python(list(row.values()), fields, where="-k") for row in rows])
 
 
 def _chosen(catalog: Catalog, groups: Sequence[str] | None) -> list[RegisteredGroup]:
@@ -152,7 +234,3 @@ def _chosen(catalog: Catalog, groups: Sequence[str] | None) -> list[RegisteredGr
     names = groups or sorted(catalog.groups)
     registered = [catalog.groups[catalog.group(name).name] for name in names]
     return [each for each in registered if each.group.category is Category.STREAM]
-
-
-def _key_text(key: Sequence[object]) -> str:
-    return ",".join(text_of(part) for part in key)

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from oomstream.schemas.avsc import group_from_avsc
-from oomstream.schemas.catalog import Catalog, Entity, RegisteredGroup, WriterSchema
+from oomstream.schemas.catalog import Catalog, Entity, Published, RegisteredGroup, WriterSchema
 from oomstream.schemas.errors import InvalidDefinition
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
+from oomstream.schemas.layout import NAME_ATTRIBUTE
 from oomstream.schemas.plan import GroupPlan, Plan
 from oomstream.stores.sql.dialects import Dialect
 from oomstream.stores.sql.sources import next_id
@@ -212,7 +213,12 @@ def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any]) -
         features=tuple(replace(each, id=ids[each.name]) for each in newest.features),
         retired=_retired(definitions, features),
     )
-    return RegisteredGroup(group, writers, row.create_time, row.modify_time)
+    published = tuple(Published(each.create_time, _field_names(each.avro_schema)) for each in definitions)
+    return RegisteredGroup(group, writers, row.create_time, row.modify_time, published=published)
+
+
+def _field_names(avro_schema: str) -> frozenset[str]:
+    return frozenset(each.get(NAME_ATTRIBUTE, each["name"]) for each in orjson.loads(avro_schema)["fields"])
 
 
 def _retired(definitions: Sequence[Any], features: Sequence[Any]) -> tuple[Feature, ...]:

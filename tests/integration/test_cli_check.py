@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import sqlite3
@@ -33,18 +34,90 @@ def lose_online_rows(cli: Cli) -> None:
 
 def test_verify_then_repair(cli: Cli) -> None:
     """Verify counts entities and differences and names keys; repair mends them, after which verify finds none."""
-    assert cli.json("verify") == [
-        {"group": "rides", "entities": 3, "differing": 0, "positions": {"1": 3}, "first": []}
-    ]  # fmt: skip
+    (clean,) = cli.json("verify")
+    assert clean == {
+        "group": "rides", "entities": 3, "differing": 0, "moving": 0, "positions": clean["positions"], "first": []
+    }  # fmt: skip
+    (source,) = clean["positions"]
+    assert (source["source"], source["kind"], source["name"], source["position"]) == (1, "push", "local", 3)
     lose_online_rows(cli)
     found = cli.run("verify", code=1)
-    assert "|        3 |         3 |" in found.stdout
+    assert "| rides |        3 |         3 |      0 |" in found.stdout
+    assert "| rides | push | local  |           |        3 |" in found.stdout
+    assert "| rides | ann | missing online |        | 2026-01-01T00:00:00Z local 0 |" in found.stdout
     assert found.stderr == (
         "Error: online differs from history in 3 entities (rides ann: missing online; rides bob: missing online; "
         "rides eve: missing online): `oomstream repair` derives them again\n"
     )
-    assert cli.json("repair", "-g", "rides") == [{"group": "rides", "entities": 3, "written": 3, "removed": 0}]
+    planned = cli.json("repair", "-g", "rides", "--dry-run")
+    assert cli.run("verify", code=1).stderr == found.stderr
+    done = cli.json("repair", "-g", "rides")
+    assert done == planned
+    assert {name: done[0][name] for name in ("group", "entities", "written", "removed")} == {
+        "group": "rides", "entities": 3, "written": 3, "removed": 0
+    }  # fmt: skip
     assert cli.json("verify")[0]["differing"] == 0
+
+
+def test_verify_shows_both_values(cli: Cli) -> None:
+    """Of a row with the right version and another value, both values are shown."""
+    with sqlite3.connect(cli.folder / ".oomstream" / "history.db") as connection:
+        connection.execute("UPDATE history_rides SET price = 7.5 WHERE rider_id = 'bob'")
+    connection.close()
+    cli.run("verify", code=1)
+    printed = cli.run("verify", "-o", "json", code=1).stdout
+    assert json.loads(printed)[0]["first"] == [
+        {
+            "key": "bob",
+            "finding": "same version, other values",
+            "online": "2026-01-01T00:00:00Z local 1 price=1.0",
+            "history": "2026-01-01T00:00:00Z local 1 price=7.5",
+        }
+    ]
+
+
+def test_verify_a_sample(cli: Cli) -> None:
+    """A sample looks at so many entities, the same ones for the same seed."""
+    lose_online_rows(cli)
+
+    def looked_at(seed: str) -> list[str]:
+        (found,) = json.loads(cli.run("verify", "--sample", "2", "--seed", seed, "-o", "json", code=1).stdout)
+        assert found["entities"] == found["differing"] == 2
+        return [each["key"] for each in found["first"]]
+
+    assert looked_at("1") == looked_at("1")
+    assert len({tuple(looked_at(str(seed))) for seed in range(8)}) > 1
+    assert "--sample" in cli.run("verify", "--sample", "0", code=2).stderr
+
+
+def test_repair_some_entities(cli: Cli) -> None:
+    """Repair takes keys as `get online` does, or a span of event time, and leaves the rest alone."""
+    cli.run("push", "-g", "rides", "-k", "eve", "--feature", "price=2", "--event-time", "2026-01-03")
+    lose_online_rows(cli)
+
+    def missing() -> list[str]:
+        printed = json.loads(cli.run("verify", "-o", "json", code=1).stdout)
+        return [each["key"] for each in printed[0]["first"]]
+
+    assert cli.json("repair", "-k", "rider_id=bob")[0]["written"] == 1
+    assert missing() == ["ann", "eve"]
+    assert cli.json("repair", "--since", "2026-01-02")[0]["entities"] == 1
+    assert missing() == ["ann"]
+    assert cli.json("repair", "--until", "2026-01-01")[0]["entities"] == 0
+    assert cli.json("repair", "-k", "nobody,ann", "--dry-run")[0]["written"] == 1
+    assert cli.json("repair", "--since", "2026-01-01", "--until", "2026-01-02")[0]["written"] == 1
+    assert cli.json("verify")[0]["differing"] == 0
+
+
+def test_wrong_use_of_repair(cli: Cli) -> None:
+    """Keys together with times, keys of several entities, and a wrong field of a key are wrong use."""
+    assert "--since" in cli.run("repair", "-k", "ann", "--since", "2026-01-01", code=2).stderr
+    assert "rider_id" in cli.run("repair", "-k", "rider=ann", code=2).stderr
+    cli.define("cars.avsc", name="cars", entity="car")
+    cli.run("apply", "cars.avsc")
+    said = cli.run("repair", "-k", "ann", code=2).stderr
+    assert "car, rider" in said
+    assert cli.json("repair", "-g", "rides", "-k", "ann")[0]["written"] == 0
 
 
 def test_one_entity_is_not_entities(cli: Cli) -> None:
@@ -68,11 +141,11 @@ def test_verify_shows_on_a_terminal_where_it_is(cli: Cli) -> None:
             timeout=60,
             check=True,
         )
-        assert b"verifying rides (group 1 of 1; 0 entities so far)" in os.read(ours, 100_000)
+        assert b"verifying rides (group 1 of 1; " in os.read(ours, 100_000)
     finally:
         os.close(ours)
         os.close(theirs)
-    assert done.stdout == b"GROUP,ENTITIES,DIFFERING\nrides,3,0\n"
+    assert done.stdout == b"GROUP,ENTITIES,DIFFERING,MOVING\nrides,3,0,0\n"
     assert cli.run("verify").stderr == ""
 
 

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from oomstream.schemas.avsc import group_from_avsc
+from oomstream.schemas.catalog import RegisteredGroup
+from oomstream.schemas.events import Plain
 from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, decode_value, encode_key, encode_value
+from oomstream.schemas.plan import make_plan
+from oomstream.schemas.versions import SourceKind, Version
+from oomstream.stores.base import OnlineChange
+from oomstream.streams.judging import Finding
 from oomstream.streams.repair import repair
-from oomstream.streams.verify import Finding, Verifier
-from tests.unit.streams.house import House, no_wait, tombstone, valid
+from oomstream.streams.verify import Verifier
+from tests.unit.streams.house import GROUP, T0, House, no_wait, tombstone, valid
 
 Tamper = Callable[[House, OnlineRow], Awaitable[None]]
 
@@ -141,20 +148,11 @@ def test_empty_online_store_is_filled(tmp_path: Path) -> None:
 
 
 def test_row_on_its_way_is_no_difference(tmp_path: Path) -> None:
-    """A row behind its source's position is looked at again, and judged when it has arrived or never does."""
+    """A row behind its source's position is looked at again until it has arrived."""
 
     async def scenario() -> None:
         async with House(tmp_path) as house:
-            await filled(house)
-            registered = (await house.history.load_catalog()).groups["reading"]
-            row = await row_of(house, "a")
-            source_name = (await house.history.sources())[0].name
-            pipeline = house.pipeline(source_name)
-            await pipeline.start(0, 20, begin=0)
-            await pipeline.ingest([valid(7, "a", 9)])
-            late = await row_of(house, "a")
-            await house.online.delete([late.key])
-            await house.online.upsert_newer([row])
+            registered, _, late = await one_on_its_way(house)
             looks = 0
 
             async def arrive(seconds: float) -> None:
@@ -164,9 +162,167 @@ def test_row_on_its_way_is_no_difference(tmp_path: Path) -> None:
                     await house.online.upsert_newer([late])
 
             found = await Verifier(house.history, house.online, sleep=arrive).verify(registered)
-            assert (found.differing, looks) == (0, 3)
-            await house.online.delete([late.key])
-            found = await Verifier(house.history, house.online, sleep=no_wait).verify(registered)
-            assert [each.finding for each in found.first] == [Finding.PENDING]
+            assert (found.differing, found.moving, looks) == (0, 0, 3)
+            assert found.positions == {1: 7}
+
+    asyncio.run(scenario())
+
+
+async def one_on_its_way(house: House) -> tuple[RegisteredGroup, OnlineRow, OnlineRow]:
+    """An event of entity a is in history and not online, its source's position before it; gives both online rows."""
+    await filled(house)
+    registered = (await house.history.load_catalog()).groups["reading"]
+    row = await row_of(house, "a")
+    pipeline = house.pipeline((await house.history.sources())[0].name)
+    await pipeline.start(0, 20, begin=0)
+    await pipeline.ingest([valid(7, "a", 9)])
+    late = await row_of(house, "a")
+    await house.online.replace([OnlineChange(late.key, late.value, row.value)])
+    return registered, row, late
+
+
+def test_row_that_never_arrives_is_judged_at_the_position(tmp_path: Path) -> None:
+    """What is still on its way after many looks is right if all before the position is online, and wrong if not."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            registered, row, _ = await one_on_its_way(house)
+            verifier = Verifier(house.history, house.online, sleep=no_wait)
+            found = await verifier.verify(registered)
+            assert (found.differing, found.moving) == (0, 1)
+
+            value = decode_value(row.value)
+            older = value.version._replace(event_time_us=T0 + 1, sequence=0).pack()
+            body = encode_value(older, value.ingest_time_us, value.fingerprint, False, value.body)
+            unknown = value.version._replace(sequence=11).pack()
+            stray = encode_value(unknown, value.ingest_time_us, value.fingerprint, False, value.body)
+            other = bytearray(row.value)
+            other[-1] ^= 1
+            for planted, finding in (
+                (None, Finding.MISSING),
+                (body, Finding.OLDER),
+                (stray, Finding.UNKNOWN),
+                (bytes(other), Finding.DIFFERENT),
+            ):
+                await house.online.replace([OnlineChange(row.key, row.value, planted)])
+                found = await verifier.verify(registered)
+                assert [(each.key, each.finding) for each in found.first] == [(("a",), finding)]
+                await house.online.delete([row.key])
+                await house.online.upsert_newer([row])
+            assert (await verifier.verify(registered)).moving == 1
+
+    asyncio.run(scenario())
+
+
+def test_entity_that_never_stands_still(tmp_path: Path) -> None:
+    """An entity for which history is ahead at each look, however often, is counted as moving and is no difference."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            registered, _, _ = await one_on_its_way(house)
+            pipeline = house.pipeline((await house.history.sources())[0].name)
+            await pipeline.start(0, 200, begin=0)
+            newest = await row_of(house, "a")
+
+            async def move_on(seconds: float) -> None:
+                nonlocal newest
+                at = pipeline.next_offset
+                await pipeline.ingest([valid(at, "a", at + 100)])
+                before, newest = newest, await row_of(house, "a")
+                await house.online.replace([OnlineChange(newest.key, newest.value, before.value)])
+
+            await move_on(0)
+            found = await Verifier(house.history, house.online, sleep=move_on).verify(registered)
+            assert (found.differing, found.moving) == (0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_difference_must_be_seen_twice(tmp_path: Path) -> None:
+    """What differs at one look only, as while a dead letter is replayed, is no difference."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            await filled(house)
+            registered = (await house.history.load_catalog()).groups["reading"]
+            row = await row_of(house, "b")
+            await house.online.delete([row.key])
+
+            async def arrive(seconds: float) -> None:
+                await house.online.upsert_newer([row])
+
+            found = await Verifier(house.history, house.online, sleep=arrive).verify(registered)
+            assert (found.entities, found.differing) == (3, 0)
+
+    asyncio.run(scenario())
+
+
+def test_both_sides_of_a_difference(tmp_path: Path) -> None:
+    """A difference has what is online and what is in history: versions, deletes and values."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            await filled(house)
+            registered = (await house.history.load_catalog()).groups["reading"]
+            await invent(house, await row_of(house, "b"))
+            (found,) = (await Verifier(house.history, house.online, sleep=no_wait).verify(registered)).first
+            assert found.online is not None
+            assert found.history is not None
+            assert found.history.version == Version(T0 + 5, SourceKind.TOPIC, 1, 1)
+            assert found.online.version == found.history.version._replace(event_time_us=T0 + 6)
+            assert found.online.values == found.history.values == {"value": 1.0}
+
+    asyncio.run(scenario())
+
+
+def test_sample(tmp_path: Path) -> None:
+    """A sample has the number asked for, the same entities for the same seed, others for another, and finds theirs."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            pipeline = house.pipeline()
+            await pipeline.start(0, 400, begin=0)
+            await pipeline.ingest([valid(at, f"k{at}", at) for at in range(400)])
+            await pipeline.flush()
+            registered = (await house.history.load_catalog()).groups["reading"]
+            rows = await house.online.scan(b"o")
+            await house.online.delete([row.key for row in rows])
+
+            async def differing(sample: int | None, seed: int = 0) -> set[tuple[Plain, ...]]:
+                verifier = Verifier(house.history, house.online, keep=1_000, sample=sample, seed=seed, sleep=no_wait)
+                found = await verifier.verify(registered)
+                assert found.entities == found.differing == len(found.first)
+                return {each.key for each in found.first}
+
+            assert len(await differing(None)) == 400
+            assert len(await differing(1_000)) == 400
+            first = await differing(50)
+            assert len(first) == 50
+            assert await differing(50) == first
+            assert await differing(50, seed=1) != first
+            assert await differing(0) == set()
+
+    asyncio.run(scenario())
+
+
+def test_old_definitions_are_no_difference(tmp_path: Path) -> None:
+    """Online bytes of an older definition are right if they say what history says; repair brings them up to date."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            await filled(house)
+            changed = group_from_avsc(
+                {
+                    **GROUP.schema,
+                    "fields": [*GROUP.schema["fields"], {"name": "unit", "type": "string", "default": "C"}],
+                }
+            )
+            catalog = await house.history.apply(make_plan(await house.history.load_catalog(), [changed]))
+            registered = catalog.groups["reading"]
+            assert (await Verifier(house.history, house.online, sleep=no_wait).verify(registered)).differing == 0
+            mended = await repair(house.history, house.online, registered)
+            assert (mended.entities, mended.written, mended.removed) == (3, 3, 0)
+            assert mended.found == {Finding.DIFFERENT: 3}
+            assert (await repair(house.history, house.online, registered)).written == 0
 
     asyncio.run(scenario())
