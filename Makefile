@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 ARGS ?=
 SERVERS ?=
 
-.PHONY: help install demo test test-go check lint format types servers bench clean
+.PHONY: help install demo test test-go check lint format types proto servers bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ format: .venv/.install  ## Rewrite the code in house style
 types: .venv/.install  ## Check types, strictly
 	$(BIN)/mypy
 	$(BIN)/mypy tests benchmarks
+
+proto: .venv/.install  ## Compile agents/serve/oomagent.proto, and the types of its messages
+	cd agents/serve && PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . \
+	  --descriptor_set_out=oomagent.binpb --mypy_out=quiet,readable_stubs:. oomagent.proto
 
 servers: .venv/.install  ## Start Kafka, TiDB and TiKV on this machine and print their URLs
 	$(BIN)/python -m tests.services

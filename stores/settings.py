@@ -117,7 +117,16 @@ class Settings(BaseSettings):
         30_000_000, gt=0, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
     )
 
-    serve_token: SecretStr | None = Field(None, description="Bearer token that readers of `oomstream serve` bring.")
+    serve_port: int = Field(6566, ge=0, le=65_535, description="HTTP port of `oomstream serve`; 0 = a free one.")
+    serve_grpc_port: int = Field(50_051, ge=0, le=65_535, description="Its gRPC port; 0 = a free one.")
+    serve_files: Path | None = Field(
+        None,
+        description="The only folder whose files its clients may name; default: the working folder, on loopback only.",
+    )
+    serve_max_request_bytes: int = Field(
+        4 << 20, ge=1 << 10, le=1 << 30, description="Longest request, or message of a stream, that it takes."
+    )
+    serve_token: SecretStr | None = Field(None, description="Bearer token that clients of `oomstream serve` bring.")
     serve_certificate: str | None = Field(None, description="PEM text of the certificate of `oomstream serve`.")
     serve_key: SecretStr | None = Field(None, description="PEM text of that certificate's private key.")
 

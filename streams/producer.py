@@ -20,11 +20,12 @@ from typing import Any, NamedTuple, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from oomstream.schemas.catalog import Catalog
-from oomstream.schemas.codec import BodyCodec
+from oomstream.schemas.codec import BodyCodec, Encoded
 from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason, StoreUnavailable
 from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
 from oomstream.schemas.groups import Category
 from oomstream.schemas.keys import key_from_python
+from oomstream.schemas.online_value import encode_key
 from oomstream.schemas.types import us_from_time
 from oomstream.stores.opening import history_store
 from oomstream.stores.settings import Settings, load_settings
@@ -45,11 +46,15 @@ class Sent(NamedTuple):
         topic: Its topic.
         partition: Its partition.
         offset: Its offset.
+        event_time_us: When it happened, UTC microseconds; 0 if that is not known (a delete).
+        stored_key: Its entity's key in the online store; empty if that is not known (a delete).
     """
 
     topic: str
     partition: int
     offset: int
+    event_time_us: int = 0
+    stored_key: bytes = b""
 
 
 class FeatureProducer:
@@ -174,9 +179,34 @@ class FeatureProducer:
             UnknownGroup: No such group.
             StoreUnavailable: It was not acknowledged; it may be in the log all the same.
         """
+        (sent,) = self.send_rows(group, [values])
+        return sent
+
+    def send_rows(self, group: str, rows: Sequence[Mapping[str, Any]]) -> list[Sent]:
+        """Deliver several events of a group; all of them are found to be right before the first is sent.
+
+        Returns:
+            Where each is; the broker has acknowledged them.
+
+        Raises:
+            InvalidEvent: A value is wrong; names the field. Nothing was sent.
+            UnknownGroup: No such group.
+            StoreUnavailable: Some were not acknowledged; they may be in the log all the same.
+        """
         codec = self._codec(group)
-        key, value = self._encode(codec, values)
-        return self._deliver(codec.group.topic, key, value, None)
+        definition = codec.group
+        encoded = [self._encode_event(codec, values) for values in rows]
+        sent = self._deliver(
+            definition.topic,
+            [
+                (tombstone_key(each.key, definition.keys), frame(definition.fingerprint, each.body), None)
+                for each in encoded
+            ],
+        )
+        return [
+            place._replace(event_time_us=each.event_time_us, stored_key=encode_key(definition.id, each.entity))
+            for place, each in zip(sent, encoded, strict=True)
+        ]
 
     def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> Sent:
         """Deliver the deletion of an entity from a group, as of a time (None = now); see `produce_delete`.
@@ -185,7 +215,8 @@ class FeatureProducer:
             StoreUnavailable: It was not acknowledged; it may be in the log all the same.
         """
         topic, raw, headers = self._tombstone(group, key, event_time)
-        return self._deliver(topic, raw, None, headers)
+        (sent,) = self._deliver(topic, [(raw, None, headers)])
+        return sent
 
     def flush(self) -> None:
         """Wait until every queued event is acknowledged.
@@ -206,12 +237,16 @@ class FeatureProducer:
             raise StoreUnavailable(f"events not acknowledged by {self._broker.url} in time: {left}")
 
     def _encode(self, codec: BodyCodec, values: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        group = codec.group
-        if group.event_time_field.name not in values:
+        encoded = self._encode_event(codec, values)
+        return tombstone_key(encoded.key, codec.group.keys), frame(codec.group.fingerprint, encoded.body)
+
+    @staticmethod
+    def _encode_event(codec: BodyCodec, values: Mapping[str, Any]) -> Encoded:
+        event_time = codec.group.event_time_field
+        if event_time.name not in values:
             now_us = time.time_ns() // 1000
-            values = {**values, group.event_time_field.name: now_us // group.event_time_field.unit.microseconds}
-        encoded = codec.encode_python(values)
-        return tombstone_key(encoded.key, group.keys), frame(group.fingerprint, encoded.body)
+            values = {**values, event_time.name: now_us // event_time.unit.microseconds}
+        return codec.encode_python(values)
 
     def _tombstone(
         self, group: str, key: Sequence[Any], event_time: datetime | None
@@ -223,20 +258,26 @@ class FeatureProducer:
             headers = [(EVENT_TIME_HEADER, str(us_from_time(event_time)).encode())]
         return definition.topic, tombstone_key(plain, definition.keys), headers
 
-    def _deliver(self, topic: str, key: bytes, value: bytes | None, headers: Headers | None) -> Sent:
-        outcome: list[Sent | KafkaError] = []
+    def _deliver(self, topic: str, messages: Sequence[tuple[bytes, bytes | None, Headers | None]]) -> list[Sent]:
+        """Send messages to a topic and wait until all of them are acknowledged; gives where each is."""
+        outcomes: dict[int, Sent | KafkaError] = {}
 
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            outcome.append(error or Sent(topic, message.partition() or 0, message.offset() or 0))
+        def deliver(at: int) -> Callable[[KafkaError | None, Message], None]:
+            def delivered(error: KafkaError | None, message: Message) -> None:
+                outcomes[at] = error or Sent(topic, message.partition() or 0, message.offset() or 0)
 
-        self._enqueue(topic, key, value, headers, delivered)
+            return delivered
+
+        for at, (key, value, headers) in enumerate(messages):
+            self._enqueue(topic, key, value, headers, deliver(at))
         deadline = time.monotonic() + self._timeout_s + 1.0
-        while not outcome and time.monotonic() < deadline:
+        while len(outcomes) < len(messages) and time.monotonic() < deadline:
             self._producer.poll(_FULL_QUEUE_POLL_S)
-        sent = outcome[0] if outcome else None
-        if isinstance(sent, Sent):
+        sent = [each for _, each in sorted(outcomes.items()) if isinstance(each, Sent)]
+        if len(sent) == len(messages):
             return sent
-        raise self._broker.error(sent, f"the event was not acknowledged by topic {topic!r}", self._producer)
+        failed = next((each for each in outcomes.values() if isinstance(each, KafkaError)), None)
+        raise self._broker.error(failed, f"the event was not acknowledged by topic {topic!r}", self._producer)
 
     def _enqueue(
         self,
