@@ -17,7 +17,7 @@ class Sample:
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
-        self._salt = seed.to_bytes(16, "big", signed=True)
+        self._salt = (seed % (1 << 64)).to_bytes(16, "big")
         # A heap with the greatest hash first; hashes are negated, as heapq has the smallest first.
         self._kept: list[tuple[int, bytes]] = []
 

@@ -45,7 +45,7 @@ def verify(
             metavar="N", help="Look at so many entities of each group's history only, chosen by the seed.", min=1
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Which sample.", min=0, max=(1 << 63) - 1)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which sample.", min=0)] = 0,
     from_topic: Annotated[
         bool,
         typer.Option("--from-topic", help="Also check history and dead letters against what the topics still hold."),
@@ -96,7 +96,7 @@ def repair(
     if keys and (since is not None or until is not None):
         raise typer.BadParameter("-k says which entities already: leave out --since and --until", param_hint="-k")
     results, groups = asyncio.run(_repair(group, keys or [], since, until, dry_run))
-    print_repair(results, groups, output)
+    print_repair(results, groups, output, dry_run=dry_run)
 
 
 def gc(

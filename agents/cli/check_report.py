@@ -73,6 +73,9 @@ def print_verification(
     print_listing(Listing(columns, rows, detail=detail, documents=documents), form)
     if form in TABLES:
         _print_positions(results, groups, form)
+        moving = sum(each.moving for each in results)
+        if moving:
+            typer.echo(f"{counted(moving, 'entity', 'entities')} never stood still, and were judged at the positions")
         _print_differences(results, groups, form)
         if checks:
             _print_log(checks, groups, form)
@@ -84,6 +87,10 @@ def _raise_if_differing(
     results: Sequence[Verification], checks: Sequence[LogCheck], groups: Mapping[str, FeatureGroup]
 ) -> None:
     said = []
+    wrong = sum(each.wrong for each in checks)
+    if wrong:
+        first = [f"{at.topic}[{at.partition}] {at.offset}: {at.finding}" for each in checks for at in each.first]
+        said.append(f"history differs from the log at {counted(wrong, 'offset', 'offsets')} ({_some(first, wrong)})")
     differing = sum(each.differing for each in results)
     if differing:
         first = [
@@ -91,12 +98,8 @@ def _raise_if_differing(
         ]
         said.append(
             f"online differs from history in {counted(differing, 'entity', 'entities')} ({_some(first, differing)}): "
-            "`oomstream repair` derives them again"
+            f"`oomstream repair` derives them again{' from history as it is' if wrong else ''}"
         )
-    wrong = sum(each.wrong for each in checks)
-    if wrong:
-        first = [f"{at.topic}[{at.partition}] {at.offset}: {at.finding}" for each in checks for at in each.first]
-        said.append(f"history differs from the log at {counted(wrong, 'offset', 'offsets')} ({_some(first, wrong)})")
     if said:
         raise OomstreamError("; ".join(said))
 
@@ -180,23 +183,26 @@ def _difference(found: Difference, sources: Sequence[Source], group: FeatureGrou
 
 
 def _sides(
-    one: Side | None, other: Side | None, sources: Sequence[Source], group: FeatureGroup
+    one: Side | None, other: Side | None, sources: Sequence[Source] | None, group: FeatureGroup
 ) -> tuple[str | None, str | None]:
-    """Two sides as text, with the values of features in which they differ."""
+    """Two sides as text, with the values of features in which they differ; no sources: their place is said already."""
     names: list[str] = []
     if one is not None and other is not None and one.version == other.version:
         mine, theirs = one.values or {}, other.values or {}
         names = [each.name for each in group.features if mine.get(each.name) != theirs.get(each.name)]
-    times = not names and one is not None and other is not None and one.ingest_time_us != other.ingest_time_us
+    ingested = {None if each is None else each.ingest_time_us for each in (one, other)}
+    times = not names and len(ingested) > 1 and None not in ingested
     return _side(one, names, sources, group, times=times), _side(other, names, sources, group, times=times)
 
 
 def _side(
-    side: Side | None, names: Sequence[str], sources: Sequence[Source], group: FeatureGroup, *, times: bool
+    side: Side | None, names: Sequence[str], sources: Sequence[Source] | None, group: FeatureGroup, *, times: bool
 ) -> str | None:
     if side is None:
         return None
-    parts = [_time(side.version.event_time_us), _place(side, sources)]
+    parts = [_time(side.version.event_time_us)]
+    if sources is not None:
+        parts.append(_place(side, sources))
     if side.deleted:
         parts.append("deleted")
     elif names and side.values is None:
@@ -250,7 +256,7 @@ def _counts(check: PartitionCheck) -> dict[str, Any]:
 
 
 def _log_difference(found: LogDifference, group: FeatureGroup) -> dict[str, Any]:
-    log, history = _sides(found.log, found.history, (), group)
+    log, history = _sides(found.log, found.history, None, group)
     return {
         "partition": found.partition,
         "offset": found.offset,
@@ -315,7 +321,9 @@ def _notes(check: LogCheck) -> Iterator[str]:
         yield f"of {counted(unjudged, 'offset', 'offsets')} nothing can be said, as {why}"
 
 
-def print_repair(results: Sequence[Repaired], groups: Mapping[str, FeatureGroup], form: OutputFormat) -> None:
+def print_repair(
+    results: Sequence[Repaired], groups: Mapping[str, FeatureGroup], form: OutputFormat, *, dry_run: bool
+) -> None:
     """Print what was mended, or would be.
 
     Raises:
@@ -342,6 +350,8 @@ def print_repair(results: Sequence[Repaired], groups: Mapping[str, FeatureGroup]
     if first and form in TABLES:
         typer.echo("the first of them:")
         print_listing(Listing(["GROUP", "KEY", "FINDING"], first), form)
+    if dry_run and form in TABLES:
+        typer.echo("nothing was changed: this is what `oomstream repair` would do")
     unreadable = [each for each in results if each.unreadable]
     if unreadable:
         count = sum(each.unreadable for each in unreadable)

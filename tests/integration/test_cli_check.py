@@ -159,3 +159,44 @@ def test_gc_says_what_it_did(cli: Cli) -> None:
     """A store that keeps no replaced values has nothing to forget; a time that is too short is refused."""
     assert cli.run("gc").stdout == "nothing to do for this store\n"
     assert "duration" in cli.run("gc", "--older-than", "soon", code=2).stderr
+
+
+def test_verify_from_topic(tmp_path: Path) -> None:
+    """With --from-topic verify reads the log again: counts by partition, what differs with both sides, exit code 1."""
+    cli = Cli(tmp_path)
+    cli.define(partitions=1)
+    cli.run("apply", "rides.avsc")
+    cli.run("push", "-g", "rides", "-k", "zoe", "--feature", "price=1", "--event-time", "2026-01-01")
+    with cli.running("dev", until="reading rides"):
+        for rider in ("ann", "bob"):
+            cli.run("push", "-g", "rides", "-k", rider, "--feature", "price=2", "--event-time", "2026-01-02", "--wait")
+        cli.produce("rides", b"\xff no event")
+        cli.run("push", "-g", "rides", "-k", "eve", "--feature", "price=3", "--event-time", "2026-01-03", "--wait")
+        clean = cli.run("verify", "--from-topic").stdout
+        assert "1 source of pushes and imports: they have no topic, and are checked in the stores alone" in clean
+        (partition,) = cli.json("verify", "--from-topic")[0]["log"]["partitions"]
+        assert [partition[name] for name in ("position", "records", "events", "letters", "dropped")] == [4, 4, 3, 1, 0]
+        with sqlite3.connect(cli.folder / ".oomstream" / "history.db") as connection:
+            connection.execute("DELETE FROM history_rides WHERE rider_id = 'ann'")
+            connection.execute("UPDATE history_rides SET rating = 5 WHERE rider_id = 'eve'")
+        connection.close()
+        found = cli.run("verify", "--from-topic", code=1)
+        assert "history differs from the log at 2 offsets (rides[0] 0: valid in the log, not in history" in found.stderr
+        printed = json.loads(cli.run("verify", "--from-topic", "-o", "json", code=1).stdout)
+    (partition,) = printed[0]["log"]["partitions"]
+    assert (partition["lost"], partition["differing"], partition["extra"]) == (1, 1, 0)
+    lost, differing = printed[0]["log"]["first"]
+    assert (lost["key"], lost["offset"], lost["history"]) == ("ann", 0, None)
+    assert differing == {
+        "partition": 0,
+        "offset": 3,
+        "finding": "same identity, other values",
+        "key": "eve",
+        "log": "2026-01-03T00:00:00Z rating=null",
+        "history": "2026-01-03T00:00:00Z rating=5",
+    }
+
+
+def test_verify_from_topic_needs_a_broker(cli: Cli) -> None:
+    """Without a broker --from-topic is wrong use, and says what is missing."""
+    assert "no broker" in cli.run("verify", "--from-topic", code=2).stderr
