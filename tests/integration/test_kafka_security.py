@@ -36,7 +36,7 @@ from tests.services.native import free_ports
 from tests.services.server import Server
 
 PASSWORD = "kH7-geheim-wort"
-USERS = ("apply", "workers", "producers", "status")
+USERS = ("apply", "workers", "producers", "status", "verify")
 """The rows of the table of rights in docs/operations.md, each a user here; "nobody" is one more, without rights."""
 
 TOPICS = ("rides_plain", "rides_scram", "rides_mutual")
@@ -189,6 +189,8 @@ def all_the_way(secure: SecureKafka, tmp_path: Path, topic: str, login: Callable
     said += cli.run("get", "online", "-k", "ann", "--feature", f"{topic}.price").stdout
     assert "12.5" in said
     letters = cli.json("dlq", "list")
+    cli.environment = plain | login("verify")
+    said += cli.run("verify", "--from-topic").stdout
     assert [letter["topic"] for letter in letters] == [topic]
     return said + str(letters) + "".join(worker)
 
