@@ -22,13 +22,14 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.online_value import OnlineRow, decode_value
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryRow, HistoryStore, OnlineChange, OnlineStore
-from oomstream.streams.entities import OnlineRows, PageSize, key_of, newest_rows, pairs, stored_key
+from oomstream.streams.entities import OnlineRows, PageSize, Pair, key_of, newest_rows, pairs, stored_key
 from oomstream.streams.judging import Finding, Judge, kinds_of
 
 TRIES = 10
 """How often entities are looked at that workers go on writing while they are repaired."""
 
 _KEYS_PER_TABLE = 10_000
+_SURE = frozenset({Finding.MISSING, Finding.OLDER, Finding.DIFFERENT})
 _SURPASSING = frozenset({Finding.UNKNOWN, Finding.UNREADABLE})
 
 
@@ -153,7 +154,7 @@ class Repairer:
         return result
 
     async def _doubtful_pages(self, judge: Judge, scope: Scope, result: Repaired) -> AsyncIterator[Sequence[bytes]]:
-        """Online keys of entities in the scope that may be wrong; counts those looked at."""
+        """Online keys of entities in the scope that need a look; counts all, and mends some already."""
         group = judge.group
         if scope.keys is not None:
             keys = list(dict.fromkeys(stored_key(group, key) for key in scope.keys))
@@ -172,7 +173,25 @@ class Repairer:
                 result.entities += len(page)
                 if any(pair.row is not None and pair.row.source_id not in kinds for pair in page):
                     kinds = kinds_of(await self._history.sources())
-                yield [pair.stored_key for pair in page if self._wrong(judge, pair.online, pair.row, kinds) is not None]
+                yield await self._mend_at_sight(judge, page, kinds, result)
+
+    async def _mend_at_sight(
+        self, judge: Judge, page: Sequence[Pair], kinds: Mapping[int, SourceKind], result: Repaired
+    ) -> list[bytes]:
+        """Mend what history, read before online, is enough to judge; gives back the keys that need another look.
+
+        To write a row that history has in place of none, of an older one or of other bytes of the same version is
+        right, however old the look at history is. Whether history lacks a version, only a later look can tell.
+        """
+        wrong, unsure = [], []
+        for key, value, row in page:
+            finding = self._wrong(judge, value, row, kinds)
+            wanted = None if row is None or finding is None else judge.wanted(row, kinds)
+            if wanted is not None and finding in _SURE:
+                wrong.append(_Wrong(key, finding, value, wanted.value))
+            elif finding is not None:
+                unsure.append(key)
+        return unsure + await self._write(judge, wrong, result)
 
     async def _with_rows_in(self, group: FeatureGroup, scope: Scope) -> AsyncIterator[list[bytes]]:
         """Entities with a history row in a span of event time."""

@@ -64,16 +64,16 @@ async def _kinds(connection: AsyncConnection, tables: MetaTables) -> dict[int, i
 
 
 def _of_keys(table: HistoryTable, keys: Sequence[tuple[Plain, ...]]) -> sa.Select[Any]:
-    wanted = sa.union_all(*(_latest_of(table, key) for key in keys)).subquery("wanted")
+    one = table.table.alias("one")
+    wanted = sa.union_all(*(_latest_of(table, one, key) for key in keys)).subquery("wanted")
     same_key = [column == wanted.c[f"wanted_{column.name}"] for column in table.keys]
     same_time = table.table.c["_event_time"] == wanted.c.latest
     query = sa.select(*table.columns).join_from(wanted, table.table, sa.and_(*same_key, same_time))
     return query.prefix_with(_seek_hint(table), dialect="mysql")
 
 
-def _latest_of(table: HistoryTable, key: tuple[Plain, ...]) -> sa.Select[Any]:
+def _latest_of(table: HistoryTable, one: sa.FromClause, key: tuple[Plain, ...]) -> sa.Select[Any]:
     """One key and its latest event time, sought by constants: TiDB would turn a correlated subquery into a scan."""
-    one = table.table.alias("one")
     parts = [
         sa.bindparam(None, part, type_=column.type, unique=True) for column, part in zip(table.keys, key, strict=True)
     ]
