@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SCAN_CELLS = 1_000_000
+"""Cells of one scanned table, about: wide groups are scanned in fewer rows at a time."""
+
+_PLAIN: dict[Kind, pa.DataType] = {
+    Kind.BOOLEAN: pa.bool_(),
+    Kind.FLOAT: pa.float64(),
+    Kind.DOUBLE: pa.float64(),
+    Kind.BYTES: pa.binary(),
+}
+_INTEGERS = frozenset({Kind.INT, Kind.LONG, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS})
+
+
+def plain_type(kind: ValueType) -> pa.DataType:
+    """Arrow type of a feature's column in a scan (see `oomstream.stores.base.Cut.scan`)."""
+    return pa.int64() if kind.kind in _INTEGERS else _PLAIN.get(kind.kind, pa.string())
+
+
+def scan_rows(columns: int) -> int:
+    """Rows to scan at a time, for so many columns."""
+    return max(1_000, min(100_000, SCAN_CELLS // columns))
+
+
 def typed_column(plain: Chunked, kind: ValueType) -> Chunked:
     """Arrow column of a feature's own type, from a column in plain form.
 

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from oomstream.query.arrow import Chunked, numbers, one_array, pc, table_of, take
-from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS, Boundary, Range, RangeCutter
+from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS, Boundary, Range, RangeCutter, compare_keys
 from oomstream.query.version_order import VersionOrder, same_as_next
 from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
@@ -164,7 +164,7 @@ class GroupJoin:
         if end is None:
             self._labels = labels.slice(0, 0)
             return labels
-        before, same = _compare(labels, end.key)
+        before, same = compare_keys([labels.column(f"k{at}") for at in range(len(end.key))], end.key)
         taken = before
         if end.event_time_us is not None:
             if self._available:
@@ -232,16 +232,3 @@ class GroupJoin:
         else:
             found = found.drop_columns([" row"])
         self._found.append(table_of({name: take(found.column(name), order) for name in found.column_names}))
-
-
-def _compare(labels: pa.Table, key: Sequence[Any]) -> tuple[Chunked, Chunked]:
-    """Whether each label's key is before a key, and whether it is the same."""
-    before: Any = None
-    same: Any = None
-    for at, part in enumerate(key):
-        column = labels.column(f"k{at}")
-        scalar = pa.scalar(part, column.type)
-        less, equal = pc.less(column, scalar), pc.equal(column, scalar)
-        before = less if same is None else pc.or_(before, pc.and_(same, less))
-        same = equal if same is None else pc.and_(same, equal)
-    return before, same

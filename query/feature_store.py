@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +20,9 @@ from oomstream.stores.rebuild import finish_pushes
 from oomstream.stores.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from oomstream.query.export import ExportRequest
     from oomstream.query.training_set import TrainingSet
 
 _log = logging.getLogger(__name__)
@@ -199,14 +202,86 @@ class AsyncFeatureStore:
             StoreUnavailable: History cannot be read; names it.
         """
         self._check_open()
-        from oomstream.query.training import TrainingRequest, as_of_us, build_training_set
+        from oomstream.query.training import TrainingRequest, build_training_set, time_us_of
 
         # Read anew for each call, which is long against it: so a changed ttl counts at once.
         catalog = await self._history.load_catalog()
         request = TrainingRequest(
-            catalog.features(_names(features)), timestamp_column, as_of_us=as_of_us(as_of), available=available
+            catalog.features(_names(features)),
+            timestamp_column,
+            as_of_us=time_us_of(as_of, "as_of"),
+            available=available,
         )
         return await build_training_set(self._history, entity_df, request)
+
+    async def export(
+        self,
+        features: Sequence[str],
+        *,
+        at: datetime | str | int | None = None,
+        limit: int | None = None,
+    ) -> TrainingSet:
+        """The newest valid values of every entity at one moment, in order of the entity key.
+
+        Args:
+            features: Full names, ``group.feature``, of groups of one entity.
+            at: The moment: a datetime (naive = UTC), RFC 3339 text or integer microseconds; None = now.
+            limit: At most so many entities, the first ones in order of their key; None = all.
+
+        Returns:
+            The key fields, then one column per feature. An entity is there if one of the groups has a valid row of it
+            (no delete, not older than the group's ttl); features of groups that have none are null.
+
+        Raises:
+            UnknownFeature: A feature is not registered; names it.
+            InvalidRequest: The features are of several entities, `limit` is negative, or this feature store is not
+                open.
+            InvalidTime: `at` cannot be read.
+            StoreUnavailable: History cannot be read; names it.
+        """
+        from oomstream.query.export import collected
+
+        request = await self._export_request(features, at, limit)
+        async with self._history.cut() as cut:
+            return await collected(cut, request)
+
+    async def export_tables(
+        self,
+        features: Sequence[str],
+        *,
+        at: datetime | str | int | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[pa.Table]:
+        """`export` in pieces, for results that are better not in memory whole.
+
+        Args:
+            features: As in `export`.
+            at: As in `export`.
+            limit: As in `export`.
+
+        Yields:
+            Arrow tables of the same columns, in order of the entity key over all of them; at least one, which is empty
+            if there is no entity.
+
+        Raises:
+            OomstreamError: As `export` does.
+        """
+        from oomstream.query.export import export_tables
+
+        request = await self._export_request(features, at, limit)
+        async with self._history.cut() as cut:
+            async for table in export_tables(cut, request):
+                yield table
+
+    async def _export_request(
+        self, features: Sequence[str], at: datetime | str | int | None, limit: int | None
+    ) -> ExportRequest:
+        self._check_open()
+        from oomstream.query.export import ExportRequest
+        from oomstream.query.training import time_us_of
+
+        catalog = await self._history.load_catalog()
+        return ExportRequest(tuple(catalog.features(_names(features))), time_us_of(at, "at"), limit)
 
     def read_sync(self) -> ReadSync | None:
         """How the open online store is read without an event loop, from any thread; None if it cannot be."""

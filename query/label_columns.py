@@ -11,6 +11,7 @@ import pyarrow as pa
 from oomstream.query.arrow import Chunked, cast, pc
 from oomstream.query.labels import Column, Labels
 from oomstream.schemas.errors import InvalidEvent, InvalidLabels
+from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import KeyField
 from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, Kind, us_from_time
 
@@ -19,6 +20,9 @@ EVENT_TIMESTAMP = "event_timestamp"
 
 UNIX_MILLI = "unix_milli"
 """Label time column by oomstore's name: integer milliseconds since 1970-01-01 UTC."""
+
+MAX_PUSHED_KEYS = 1_000
+"""Up to how many entities a store is asked for by key."""
 
 _EXACT_IN_DOUBLE = float(1 << 53)
 _DAY_MS = 86_400_000
@@ -261,3 +265,18 @@ def _refuse(wrong: Chunked, name: str, message: str) -> None:
     row = pc.index(wrong, True).as_py()
     if row >= 0:
         raise InvalidLabels(f"labels: column {name!r}, row {row} (from 0): {message}")
+
+
+def pushed_keys(labels: pa.Table, parts: int) -> list[tuple[Plain, ...]] | None:
+    """The entities that a store is asked for by key; None if they are so many that all are better scanned.
+
+    Args:
+        labels: Columns k0, k1, … without nulls.
+        parts: Number of key fields.
+    """
+    names = [f"k{at}" for at in range(parts)]
+    distinct = labels.select(names).group_by(names).aggregate([])
+    if distinct.num_rows > MAX_PUSHED_KEYS:
+        return None
+    columns: list[Iterable[Plain]] = [distinct.column(name).to_pylist() for name in names]
+    return sorted(zip(*columns, strict=True))

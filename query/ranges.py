@@ -8,7 +8,7 @@ between two different event times, so that rows of equal time are judged togethe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -98,10 +98,7 @@ class RangeCutter:
     def _cut(self) -> Iterator[Range]:
         rows = self._all()
         key = tuple(rows.column(name)[-1].as_py() for name in self._keys)
-        of_last: Chunked | None = None
-        for name, part in zip(self._keys, key, strict=True):
-            equal = pc.equal(rows.column(name), pa.scalar(part, rows.schema.field(name).type))
-            of_last = equal if of_last is None else pc.and_(of_last, equal)
+        _, of_last = compare_keys([rows.column(name) for name in self._keys], key)
         entity_start = rows.num_rows - pc.sum(of_last).as_py()
         if entity_start:
             yield Range(rows.slice(0, entity_start), Boundary(key, None))
@@ -114,3 +111,15 @@ class RangeCutter:
                 yield Range(rows.slice(0, time_start), Boundary(key, time))
                 rows = rows.slice(time_start)
         self._held = [rows]
+
+
+def compare_keys(columns: Sequence[Chunked], key: Sequence[Any]) -> tuple[Chunked, Chunked]:
+    """Whether the key in each row of some key columns is before a key, and whether it is the same."""
+    before: Any = None
+    same: Any = None
+    for column, part in zip(columns, key, strict=True):
+        scalar = pa.scalar(part, column.type)
+        less, equal = pc.less(column, scalar), pc.equal(column, scalar)
+        before = less if same is None else pc.or_(before, pc.and_(same, less))
+        same = equal if same is None else pc.and_(same, equal)
+    return before, same

@@ -185,6 +185,17 @@ class FeatureStore:
             )
         )
 
+    def export(
+        self,
+        features: Sequence[str],
+        *,
+        at: datetime | str | int | None = None,
+        limit: int | None = None,
+    ) -> TrainingSet:
+        """See `AsyncFeatureStore.export`."""
+        self._check_usable()
+        return self._thread.run(self._inner.export(features, at=at, limit=limit))
+
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
             raise InvalidRequest("this FeatureStore was opened before the process forked: open one in the child")

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from oomstream.query.arrow import Chunked, numbers, pc, table_of
-from oomstream.query.columns import typed_column
+from oomstream.query.columns import plain_type, scan_rows, typed_column
 from oomstream.query.engine import Duck, GroupJoin
 from oomstream.query.key_columns import find_key_columns
-from oomstream.query.label_columns import csv_key_type, key_column, label_times, once, time_column
+from oomstream.query.label_columns import csv_key_type, key_column, label_times, once, pushed_keys, time_column
 from oomstream.query.labels import Labels, read_labels
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS
+from oomstream.query.revision_join import join_revisions, timeline
 from oomstream.query.training_set import TrainingSet
-from oomstream.schemas.errors import InvalidEvent, InvalidLabels, InvalidRequest, InvalidTime
-from oomstream.schemas.events import Plain
+from oomstream.schemas.errors import InvalidEvent, InvalidLabels, InvalidTime
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
-from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, Kind, time_from_us, us_from_text, us_from_time
+from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, time_from_us, us_from_text, us_from_time
 from oomstream.stores.base import Cut, HistoryStore
-
-MAX_PUSHED_KEYS = 1_000
-"""Up to how many entities the store is asked for by key; of more, all of the group's history is scanned."""
-
-_SCAN_CELLS = 1_000_000
-"""Cells of one scanned table, about: wide groups are scanned in fewer rows at a time."""
-
-_PLAIN: dict[Kind, pa.DataType] = {
-    Kind.BOOLEAN: pa.bool_(),
-    Kind.FLOAT: pa.float64(),
-    Kind.DOUBLE: pa.float64(),
-    Kind.BYTES: pa.binary(),
-}
-_INTEGERS = frozenset({Kind.INT, Kind.LONG, Kind.DATE, Kind.TIMESTAMP_MILLIS, Kind.TIMESTAMP_MICROS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +63,36 @@ class _Prepared:
     keys: Mapping[str, list[Chunked]]
 
 
-def as_of_us(as_of: datetime | str | int | None) -> int | None:
-    """UTC microseconds of an as_of argument: a datetime (naive = UTC), RFC 3339 text, or such microseconds.
+def time_us_of(time: datetime | str | int | None, name: str) -> int | None:
+    """UTC microseconds of a time that a caller passed in: a datetime (naive = UTC), RFC 3339 text, or microseconds.
+
+    Args:
+        time: The time; None stays None.
+        name: What to call it in an error.
 
     Raises:
         InvalidTime: It is none of these, or outside the years 1 to 9999.
     """
-    if as_of is None:
+    if time is None:
         return None
-    time_us = _us_of_as_of(as_of)
+    time_us = _us_of(time, name)
     if not MIN_TIME_US <= time_us <= MAX_TIME_US:
-        raise InvalidTime("as_of is outside the years 1 to 9999")
+        raise InvalidTime(f"{name} is outside the years 1 to 9999")
     return time_us
 
 
-def _us_of_as_of(as_of: datetime | str | int) -> int:
-    if type(as_of) is int:
-        return as_of
-    if isinstance(as_of, datetime):
-        return us_from_time(as_of)
+def _us_of(time: datetime | str | int, name: str) -> int:
+    if type(time) is int:
+        return time
+    if isinstance(time, datetime):
+        return us_from_time(time)
     try:
-        if isinstance(as_of, str):
-            return us_from_text(as_of)
+        if isinstance(time, str):
+            return us_from_text(time)
     except InvalidEvent as exc:
-        raise InvalidTime(f"as_of {exc}") from exc
+        raise InvalidTime(f"{name} {exc}") from exc
     raise InvalidTime(
-        f"as_of is of type {type(as_of).__name__}; pass a datetime or RFC 3339 text such as 2024-05-01T12:00:00Z"
+        f"{name} is of type {type(time).__name__}; pass a datetime or RFC 3339 text such as 2024-05-01T12:00:00Z"
     )
 
 
@@ -118,9 +109,6 @@ async def build_training_set(history: HistoryStore, labels: Any, request: Traini
         InvalidTime: `as_of` is not settled yet.
         StoreUnavailable: History cannot be read.
     """
-    for group, _ in request.by_group():
-        if group.category is not Category.STREAM:
-            raise InvalidRequest(f"group {group.name!r} is a {group.category} group; only stream groups can be joined")
     prepared = await asyncio.to_thread(_prepared, labels, request)
     async with history.cut() as cut:
         if request.as_of_us is not None:
@@ -192,21 +180,16 @@ async def _join_group(
 ) -> pa.Table:
     names = [feature.name for feature in features]
     labels = await asyncio.to_thread(_label_side, prepared, group)
-    join = GroupJoin(
-        duck,
-        group,
-        names,
-        labels,
-        len(prepared.times),
-        cut.kinds,
-        available=request.available,
-        range_rows=request.range_rows,
-        range_bytes=request.range_bytes,
-    )
+    rows = len(prepared.times)
+    schema = pa.schema([pa.field(feature.name, plain_type(feature.type)) for feature in features])
+    join = partial(GroupJoin, duck, group, names, range_rows=request.range_rows, range_bytes=request.range_bytes)
+    if group.category is Category.BATCH:
+        states = timeline(await cut.revisions(group), as_of_us=request.as_of_us, available=request.available)
+        return await join_revisions(cut, group, names, labels, states, join, schema, rows=rows)
+    of_group = join(labels, rows, cut.kinds, available=request.available)
     if labels.num_rows:
-        await _scan_into(join, cut, group, names, labels, request)
-    schema = pa.schema([pa.field(feature.name, _plain_type(feature)) for feature in features])
-    return await asyncio.to_thread(join.finish, schema)
+        await _scan_into(of_group, cut, group, names, labels, request)
+    return await asyncio.to_thread(of_group.finish, schema)
 
 
 async def _scan_into(
@@ -218,11 +201,11 @@ async def _scan_into(
     scan = cut.scan(
         group,
         names,
-        keys=await asyncio.to_thread(_pushed_keys, labels, len(group.keys)),
+        keys=await asyncio.to_thread(pushed_keys, labels, len(group.keys)),
         min_event_time_us=None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
         max_event_time_us=span["max"],
         max_ingest_time_us=min(ingested, default=None),
-        batch_rows=max(1_000, min(100_000, _SCAN_CELLS // (len(names) + len(group.keys) + 5))),
+        batch_rows=scan_rows(len(names) + len(group.keys) + 5),
     )
     joining: asyncio.Task[None] | None = None
     try:
@@ -238,20 +221,6 @@ async def _scan_into(
             await asyncio.gather(joining, return_exceptions=True)
         if isinstance(scan, AsyncGenerator):
             await scan.aclose()
-
-
-def _pushed_keys(labels: pa.Table, parts: int) -> list[tuple[Plain, ...]] | None:
-    names = [f"k{at}" for at in range(parts)]
-    distinct = labels.select(names).group_by(names).aggregate([])
-    if distinct.num_rows > MAX_PUSHED_KEYS:
-        return None
-    columns: list[Iterable[Plain]] = [distinct.column(name).to_pylist() for name in names]
-    return sorted(zip(*columns, strict=True))
-
-
-def _plain_type(feature: Feature) -> pa.DataType:
-    kind = feature.type.kind
-    return pa.int64() if kind in _INTEGERS else _PLAIN.get(kind, pa.string())
 
 
 def _typed(group: FeatureGroup, features: Sequence[Feature], plain: pa.Table) -> dict[str, Chunked]:

@@ -64,9 +64,12 @@ class RegisteredGroup:
         writers: Every published definition's schema by fingerprint (8 bytes, little-endian), the newest included.
         sync_id: Sync id of the copy of a batch group that readers see; 0 = none yet, or a stream group.
         online_revision_id: What revision that copy is of; 0 = none.
+        online_time_us: Time of that revision, which is the event time of its rows; UTC microseconds.
         create_time_us: UTC microseconds.
         modify_time_us: UTC microseconds.
         published: Every published definition, oldest first.
+        horizon_us: From when on history is whole: of rows with earlier event times only each entity's newest is sure
+            to be there; 0 = nothing was ever removed.
     """
 
     group: FeatureGroup
@@ -75,7 +78,9 @@ class RegisteredGroup:
     modify_time_us: int = 0
     sync_id: int = 0
     online_revision_id: int = 0
+    online_time_us: int = 0
     published: tuple[Published, ...] = ()
+    horizon_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ class Decoded(NamedTuple):
         unknown_fingerprints: Avro fingerprints of no known definition version.
         unknown_fields: JSON field names that the definition does not have.
         unknown_schema_ids: Schema Registry ids not fetched yet.
+        forgotten: Sequences of events of forgotten entities, which are in neither of the two (see `Decoding`).
     """
 
     events: list[Event]
@@ -99,3 +100,4 @@ class Decoded(NamedTuple):
     unknown_fingerprints: frozenset[bytes]
     unknown_fields: frozenset[str]
     unknown_schema_ids: frozenset[int]
+    forgotten: frozenset[int] = frozenset()

@@ -128,6 +128,8 @@ class FeatureGroup:
         retired: Features that are no longer written; their names stay taken.
         id: Registered id; 0 before `apply`.
         version: Registered definition version, from 1; 0 before `apply`.
+        forgets: How many marks of forgotten entities (of any group) there were when this definition was read: rows are
+            only written by those who know all marks.
     """
 
     name: str
@@ -145,6 +147,7 @@ class FeatureGroup:
     retired: tuple[Feature, ...] = ()
     id: int = 0
     version: int = 0
+    forgets: int = 0
 
     @property
     def dlq_topic(self) -> str:

@@ -24,6 +24,11 @@ FORMAT = 1
 DELETED = 0x01
 """Flag: the entity was deleted by the event of this version."""
 
+FORGOTTEN_KIND = 255
+"""In a version's place for the kind of its source: no event, but the mark of a forgotten entity."""
+
+_MOST_SOURCES, _MOST_SEQUENCES = (1 << 32) - 1, (1 << 64) - 1
+
 _VERSION = slice(1, 1 + VERSION_BYTES)
 _BODY_START = 1 + VERSION_BYTES + _TAIL.size
 _FORMAT_BYTE = bytes([FORMAT])
@@ -58,6 +63,11 @@ class OnlineValue(NamedTuple):
     deleted: bool
     body: bytes
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether it only stands for a forgotten entity (see `forgotten_value`)."""
+        return self.version.kind == FORGOTTEN_KIND
+
 
 def encode_key(group_id: int, entity: bytes, sync_id: int = 0) -> bytes:
     """Stored key of one entity in one group."""
@@ -72,6 +82,15 @@ def key_prefix(group_id: int, sync_id: int = 0) -> bytes:
 def encode_value(version: bytes, ingest_time_us: int, fingerprint: bytes, deleted: bool, body: bytes) -> bytes:
     """Stored value; `version` is packed already, as the pipeline compares packed versions."""
     return _FORMAT_BYTE + version + _TAIL.pack(ingest_time_us, fingerprint, DELETED if deleted else 0) + body
+
+
+def forgotten_value(time_us: int, fingerprint: bytes) -> bytes:
+    """What takes the place of a forgotten entity's row: a delete that beats every event up to that time.
+
+    It is no row of history, and is removed once no writer of before can still be under way.
+    """
+    version = Version(time_us, FORGOTTEN_KIND, _MOST_SOURCES, _MOST_SEQUENCES).pack()
+    return encode_value(version, time_us, fingerprint, deleted=True, body=b"")
 
 
 def packed_version(value: bytes) -> bytes:

@@ -187,6 +187,7 @@ def _changed_group(old: FeatureGroup, given: FeatureGroup) -> GroupPlan | None:
         retired=(*(each for each in old.retired if each.name not in active), *retired),
         id=old.id,
         version=old.version,
+        forgets=old.forgets,
     )
     changes = tuple(_sentences(old, new, added, revived, retired))
     return GroupPlan(old, new, tuple(added), retired, tuple(revived), changes)

@@ -19,6 +19,9 @@ from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.online_value import OnlineRow
 from oomstream.schemas.versions import SourceKind
+from oomstream.stores.forgetting import ForgettingStore
+from oomstream.stores.retention import RetentionStore
+from oomstream.stores.revisions import Revision, RevisionStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -314,8 +317,39 @@ class Cut(ABC):
             batch_rows: Rows per table, about.
         """
 
+    @abstractmethod
+    async def revisions(self, group: FeatureGroup) -> list[Revision]:
+        """Published revisions of a batch group at the cut, by id; the dummy revision is one of them."""
 
-class HistoryStore(_Opened):
+    @abstractmethod
+    def scan_revision(
+        self,
+        group: FeatureGroup,
+        revision: Revision,
+        features: Sequence[str],
+        *,
+        keys: Sequence[tuple[Plain, ...]] | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of one revision as Arrow tables of at most about `batch_rows`, one row per entity, in key order.
+
+        Columns: the key fields, then `features`, in the forms and in the order of keys of `scan`. A feature that the
+        revision's table does not have (it was added later) holds its default, or null, in every row.
+
+        Args:
+            group: Whose revision, as registered.
+            revision: What `revisions` gave.
+            features: Feature names, active ones.
+            keys: Only these entities, in any order, duplicates allowed; None = all.
+            batch_rows: Rows per table, about.
+
+        Raises:
+            StoreUnavailable: `gc` dropped the revision meanwhile, or the database cannot be read: take a new cut.
+            InvalidRequest: A linked table is gone, or holds what its features cannot hold; names table and column.
+        """
+
+
+class HistoryStore(_Opened, RevisionStore, ForgettingStore, RetentionStore):
     """Every row of every group, the catalog, and the sources with their positions."""
 
     transaction_limit_s: float

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from oomstream.schemas.catalog import Catalog
 from oomstream.stores.base import HistoryStore
+from oomstream.stores.forgetting import Marks
 
 SHORTEST_INTERVAL_S = 0.2
 """Reads of the catalog begin at least so far apart, whatever is asked."""
@@ -33,6 +34,7 @@ class CatalogCache:
         self._clock = clock
         self._sleep = sleep
         self._catalog: Catalog | None = None
+        self._marks: Marks | None = None
         self._asked = 0
         self._served = 0
         self._loaded_at = float("-inf")
@@ -50,6 +52,11 @@ class CatalogCache:
     def age_s(self) -> float:
         """Seconds since the read began that the copy is from; infinite before the first."""
         return self._clock() - self._loaded_at
+
+    @property
+    def marks(self) -> Marks | None:
+        """Marks of forgotten entities: all that the copy's groups count, at least. None while there are none."""
+        return self._marks
 
     async def reload(self) -> Catalog:
         """Read the catalog anew; what was published before the call is in the result.
@@ -69,8 +76,16 @@ class CatalogCache:
                     await self._sleep(pause_s)
                 served = self._asked
                 began = self._clock()
-                self._catalog = await self._history.load_catalog()
+                catalog = await self._history.load_catalog()
+                await self._learn_marks(max((each.group.forgets for each in catalog.groups.values()), default=0))
+                self._catalog = catalog
                 self._loaded_at = began
                 self._served = served
             assert self._catalog is not None
             return self._catalog
+
+    async def _learn_marks(self, number: int) -> None:
+        if self._marks is None and number:
+            self._marks = Marks(await self._history.pairing_id() or "")
+        if self._marks is not None and self._marks.number < number:
+            self._marks.add(await self._history.marks(self._marks.number))

@@ -20,8 +20,16 @@ POINTS = (
     "before_ack",
     "while_claiming",
     "during_drain",
+    "before_revision_commit",
+    "after_revision_commit",
+    "after_publish",
+    "in_sync",
+    "before_flip",
+    "after_flip",
+    "in_purge",
 )
-"""Every point, numbered from 1 in the order in which a batch passes them (the last two belong to no batch).
+"""Every point, numbered from 1 in the order in which a batch passes them (the two after `before_ack` belong to none),
+then those of a revision on its way in (import) and online (sync).
 
 `after_history_commit` is in the store, the COMMIT just answered; `after_history` is between history and online, when
 the position is known; `in_online_batch` has a part of the rows written where a store commits them in parts (TiKV), and

@@ -39,6 +39,7 @@ class Revision:
         create_time_us: When it was published, by the history database's clock: rows of it are not in a training set
             as of an earlier time.
         modify_time_us: When its row was last changed.
+        moved: Whether its first sync gave it its time, which before was that of its publication.
     """
 
     id: int
@@ -51,6 +52,11 @@ class Revision:
     version: int = 0
     create_time_us: int = 0
     modify_time_us: int = 0
+    moved: bool = False
+
+    def time_at(self, as_of_us: int) -> int:
+        """From when on it was the group's state, as one would have said at `as_of_us`; UTC microseconds."""
+        return self.create_time_us if self.moved and as_of_us < self.time_us else self.time_us
 
     @property
     def is_dummy(self) -> bool:
@@ -146,6 +152,8 @@ class RevisionStore(ABC):
     async def publish_revision(self, group: FeatureGroup, draft: Revision, *, time_us: int | None = None) -> Revision:
         """Make a draft a revision, in one transaction; publishes the dummy revision before a group's first one.
 
+        Of a draft that was published already it changes nothing, so that it can be called again after a lost answer.
+
         Args:
             group: Its group.
             draft: What `begin_revision` gave.
@@ -157,7 +165,10 @@ class RevisionStore(ABC):
 
     @abstractmethod
     async def discard_revision(self, draft: Revision) -> None:
-        """Drop a draft and give its ids back where nobody took later ones; harmless when it is gone already."""
+        """Drop a draft and give its ids back where nobody took later ones.
+
+        Harmless when it is gone already, and when it was published after all (a COMMIT whose answer was lost).
+        """
 
     @abstractmethod
     async def link_revision(
@@ -178,19 +189,23 @@ class RevisionStore(ABC):
 
     @abstractmethod
     async def drop_revision(self, revision: Revision) -> None:
-        """Forget a revision, and drop its table unless it is linked (gc).
+        """Forget a revision, and drop its table unless it is linked (gc). Needs DDL rights.
 
         Raises:
-            InvalidRequest: It is online.
+            InvalidRequest: It is online, or is being written online, or is the dummy revision.
         """
 
     @abstractmethod
     async def collect_drafts(self) -> int:
-        """Drop drafts whose lease is over; returns how many."""
+        """Drop drafts whose lease is over, and what a killed drop left; returns how many. Needs DDL rights."""
 
     @abstractmethod
     async def begin_sync(self, group: FeatureGroup, revision: Revision, *, lease_s: float) -> Sync:
-        """A fresh sync id to write a revision under; nobody reads it before `flip`."""
+        """A fresh sync id to write a revision under; nobody reads it before `flip`.
+
+        Raises:
+            InvalidRequest: The group has no such revision (any more).
+        """
 
     @abstractmethod
     async def renew_sync(self, sync: Sync, *, lease_s: float) -> None:
@@ -204,7 +219,8 @@ class RevisionStore(ABC):
     async def flip(self, group: FeatureGroup, sync: Sync, *, purge_delay_s: float) -> Revision:
         """Let readers see a written sync in place of the one they see now, in one update of the metadata.
 
-        Anchors the revision if it is not, to now. The copy that was live may be purged `purge_delay_s` from now.
+        Moves the revision's time to now if it is not anchored, and anchors it. The copy that was live may be purged
+        `purge_delay_s` from now. Of a sync that is live already it changes nothing.
 
         Returns:
             The revision as it is now.
@@ -212,6 +228,10 @@ class RevisionStore(ABC):
         Raises:
             Fenced: The sync was given up.
         """
+
+    @abstractmethod
+    async def syncs(self) -> list[Sync]:
+        """Every copy of which anything may be online, by id."""
 
     @abstractmethod
     async def live_syncs(self) -> list[Sync]:

@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.events import Decoded, Record
+from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.catalog_cache import CatalogCache
+from oomstream.stores.forgetting import Marks
 from oomstream.stores.settings import Settings
 
 T = TypeVar("T")
@@ -41,6 +43,15 @@ async def once(operation: Callable[[], Awaitable[T]]) -> T:
     return await operation()
 
 
+def _without(marks: Marks, group: FeatureGroup, decoded: Decoded) -> Decoded:
+    kept = marks.kept(group, decoded.events)
+    if len(kept) == len(decoded.events):
+        return decoded
+    left = {event.sequence for event in kept}
+    gone = frozenset(event.sequence for event in decoded.events if event.sequence not in left)
+    return decoded._replace(events=kept, forgotten=gone)
+
+
 class Decoding:
     """Decodes batches in the terms of each group's newest definition; for one task at a time.
 
@@ -68,6 +79,8 @@ class Decoding:
     async def decode(self, records: Sequence[Record], group: str) -> tuple[Decoded, RegisteredGroup]:
         """Decode one batch, and tell the definition that it was decoded with.
 
+        Events of forgotten entities are in neither the events nor the rejected ones.
+
         Args:
             records: Of one source, in log order.
             group: Name of the group.
@@ -88,6 +101,9 @@ class Decoding:
             await self.renew()
             registered = (await self._catalog.get()).groups[group]
             decoded = self._decoder(registered).decode(records)
+        marks = self._catalog.marks
+        if marks is not None:
+            decoded = _without(marks, registered.group, decoded)
         return decoded, registered
 
     async def renew(self) -> None:

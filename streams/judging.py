@@ -14,6 +14,7 @@ from oomstream.schemas.online_value import OnlineRow, OnlineValue, decode_value
 from oomstream.schemas.versions import SourceKind, Version
 from oomstream.stores.base import HistoryRow, Source
 from oomstream.stores.rebuild import online_row
+from oomstream.streams.retention import is_over
 
 
 class Finding(StrEnum):
@@ -53,6 +54,7 @@ class Judge:
 
     def __init__(self, registered: RegisteredGroup) -> None:
         self.group = registered.group
+        self._horizon_us = registered.horizon_us
         self._codec = BodyCodec(registered)
         self._names = [each.name for each in registered.group.features]
 
@@ -67,9 +69,9 @@ class Judge:
             kinds: Kind of every source by id, that of the row included.
         """
         if row is None:
-            return None if value is None else Finding.UNKNOWN
+            return None if value is None or _stands_for_forgotten(value) else Finding.UNKNOWN
         if value is None:
-            return Finding.MISSING
+            return None if is_over(self.group, row, self._horizon_us) else Finding.MISSING
         try:
             stored = decode_value(value)
         except ValueError:
@@ -149,3 +151,10 @@ def version_of(row: HistoryRow, kinds: Mapping[int, SourceKind]) -> Version:
 def kinds_of(sources: list[Source]) -> dict[int, SourceKind]:
     """Kind of every source by id."""
     return {each.id: each.name.kind for each in sources}
+
+
+def _stands_for_forgotten(value: bytes) -> bool:
+    try:
+        return decode_value(value).forgotten
+    except ValueError:
+        return False

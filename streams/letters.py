@@ -10,9 +10,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
+from oomstream.schemas.errors import InvalidEvent
+from oomstream.schemas.framing import parse_tombstone_key
 from oomstream.schemas.groups import FeatureGroup
+from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryStore, SourceName
+from oomstream.stores.forgetting import Marks
 from oomstream.streams.dead_letters import DeadLetter
 
 _CHUNK_LETTERS = 5_000
@@ -148,3 +152,21 @@ def chunks(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def not_forgotten(marks: Marks | None, group: FeatureGroup, letters: Iterable[DeadLetter]) -> Iterable[DeadLetter]:
+    """Leave out letters whose message key is that of an entity that was forgotten after them.
+
+    They end with their topic's retention. What a refused value says is nobody's to know: only the message key counts.
+    """
+    if marks is None or not marks.concern(group.entity):
+        return letters
+    return (letter for letter in letters if not _forgotten(marks, group, letter))
+
+
+def _forgotten(marks: Marks, group: FeatureGroup, letter: DeadLetter) -> bool:
+    try:
+        key = parse_tombstone_key(letter.key, group.keys)
+    except InvalidEvent:
+        return False
+    return marks.cover(group.entity, encode_entity(key), letter.timestamp * 1000)

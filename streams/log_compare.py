@@ -76,7 +76,7 @@ class PartitionComparison:
         if stretch.dropped:
             self.check.dropped += stretch.end - stretch.start
             return
-        events = await self._decode(stretch)
+        events, forgotten = await self._decode(stretch)
         terms = await self._newest_terms()
         rows = self._rows(terms, stretch)
         row = await anext(rows, None)
@@ -86,6 +86,12 @@ class PartitionComparison:
                     yield found
                 row = await anext(rows, None)
             mine = row if row is not None and row.sequence == record.offset else None
+            if record.offset in forgotten:
+                self.check.forgotten += 1
+                if mine is not None:
+                    yield self._difference(LogFinding.EXTRA, record.offset, None, mine)
+                    row = await anext(rows, None)
+                continue
             if (found := self._of_record(terms, record.offset, events.get(record.offset), mine)) is not None:
                 yield found
             if mine is not None:
@@ -98,14 +104,14 @@ class PartitionComparison:
         for found in self._letters_without_record(stretch):
             yield found
 
-    async def _decode(self, stretch: Stretch) -> dict[int, Event]:
-        """The valid events of a stretch by offset."""
+    async def _decode(self, stretch: Stretch) -> tuple[dict[int, Event], frozenset[int]]:
+        """The valid events of a stretch by offset, and the offsets of those of forgotten entities."""
         if not stretch.records:
-            return {}
+            return {}, frozenset()
         decoded, registered = await self._decoding.decode(stretch.records, self._group)
         if self._terms is None or self._terms.version != registered.group.version:
             self._terms = _Terms(registered)
-        return {event.sequence: event for event in decoded.events}
+        return {event.sequence: event for event in decoded.events}, decoded.forgotten
 
     async def _newest_terms(self) -> _Terms:
         if self._terms is None:
@@ -141,6 +147,8 @@ class PartitionComparison:
         if event is not None and row is not None:
             check.taken_in += dead
             finding = None if terms.agree(event, row) else LogFinding.DIFFERENT
+        elif event is not None and event.event_time_us < terms.horizon_us and not dead:
+            check.retired += 1
         elif event is not None:
             check.waiting += dead
             finding = None if dead else LogFinding.LOST
@@ -192,6 +200,7 @@ class _Terms:
 
     def __init__(self, registered: RegisteredGroup) -> None:
         self.version = registered.group.version
+        self.horizon_us = registered.horizon_us
         self.judge = Judge(registered)
         self._published = registered.published
         self._features = registered.group.features

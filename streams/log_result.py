@@ -59,6 +59,8 @@ class PartitionCheck:
         letters: Dead letters of the partition before the position, each identity once.
         taken_in: Letters whose event is in history as well: replayed, or taken in the end.
         waiting: Letters of events that are valid by now: `oomstream dlq replay` would take them in.
+        forgotten: Events of entities that were forgotten, which must have no row.
+        retired: Events older than the history that is kept, which may have no row.
         unjudged: Rows or letters of which nothing can be said, as compaction or retention took their counterparts.
         lost: Valid events with no row and no letter.
         extra: Rows with no valid event in the log, or more than one row for one identity.
@@ -77,6 +79,8 @@ class PartitionCheck:
     letters: int = 0
     taken_in: int = 0
     waiting: int = 0
+    forgotten: int = 0
+    retired: int = 0
     unjudged: int = 0
     lost: int = 0
     extra: int = 0

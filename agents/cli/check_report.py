@@ -252,7 +252,7 @@ def _log(check: LogCheck, group: FeatureGroup) -> dict[str, Any]:
 
 def _counts(check: PartitionCheck) -> dict[str, Any]:
     names = [name for name in _LOG_COLUMNS.values() if name != "topic"]
-    return {name: getattr(check, name) for name in (*names, "taken_in", "waiting", "unjudged")}
+    return {name: getattr(check, name) for name in (*names, "taken_in", "waiting", "forgotten", "retired", "unjudged")}
 
 
 def _log_difference(found: LogDifference, group: FeatureGroup) -> dict[str, Any]:
@@ -316,6 +316,10 @@ def _notes(check: LogCheck) -> Iterator[str]:
         yield f"{counted(taken_in, 'dead letter', 'dead letters')} have their event in history too (replayed)"
     if waiting := total("waiting"):
         yield f"{counted(waiting, 'dead letter', 'dead letters')} would be valid today (`oomstream dlq replay`)"
+    if forgotten := total("forgotten"):
+        yield f"{counted(forgotten, 'event', 'events')} of forgotten entities are kept out"
+    if retired := total("retired"):
+        yield f"{counted(retired, 'event', 'events')} are older than the history that is kept (`oomstream gc`)"
     if unjudged := total("unjudged"):
         why = "the topic is compacted" if check.compacted else "the dead-letter topic has dropped letters"
         yield f"of {counted(unjudged, 'offset', 'offsets')} nothing can be said, as {why}"

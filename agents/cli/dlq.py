@@ -20,6 +20,7 @@ from oomstream.agents.cli.letters import (
     refuse_unknown_topic,
     selection,
     stream_groups,
+    visible_letters,
 )
 from oomstream.agents.cli.options import Output
 from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
@@ -92,7 +93,8 @@ def show(
     """Show one dead letter whole: why it was refused, its key, headers and value."""
     from oomstream.schemas.errors import InvalidRequest
 
-    found = [each for each in letters_of(topic) if (each.partition, each.offset) == (partition, offset)]
+    letters = asyncio.run(visible_letters(topic))
+    found = [each for each in letters if (each.partition, each.offset) == (partition, offset)]
     if not found:
         refuse_unknown_topic(topic)
         raise InvalidRequest(f"topic {topic} has no dead letter of partition {partition}, offset {offset}")
@@ -105,11 +107,13 @@ def show(
 
 async def _listed(group: str | None, meant: Selection, only_open: bool, limit: int) -> Sequence[Listed]:
     from oomstream.agents.cli.session import open_history, settings
-    from oomstream.streams.letters import first_letters
+    from oomstream.stores.catalog_cache import CatalogCache
+    from oomstream.streams.letters import first_letters, not_forgotten
 
     async with open_history(settings()) as history:
-        groups = stream_groups(await history.load_catalog(), group)
-        by_group = [(each, letters_of(each.topic)) for each in groups]
+        catalog = CatalogCache(history)
+        groups = stream_groups(await catalog.get(), group)
+        by_group = [(each, not_forgotten(catalog.marks, each, letters_of(each.topic))) for each in groups]
         return await first_letters(history, by_group, meant, limit=limit, only_open=only_open)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,3 +84,20 @@ def refuse_unknown_topic(name: str) -> None:
     topics = [each.topic for each in stream_groups(asyncio.run(load_catalog()), None)]
     if name not in topics:
         raise InvalidRequest(f"no registered group has a topic named {name!r} (topics: {', '.join(topics) or 'none'})")
+
+
+async def visible_letters(topic: str) -> Iterable[DeadLetter]:
+    """Dead letters of a topic, each once, without those of entities that were forgotten.
+
+    Raises:
+        InvalidSetting: There is no broker, or the history store was never initialised.
+        StoreUnavailable: The broker or history does not answer.
+    """
+    from oomstream.agents.cli.session import open_history, settings
+    from oomstream.stores.catalog_cache import CatalogCache
+    from oomstream.streams.letters import not_forgotten
+
+    async with open_history(settings()) as history:
+        catalog = CatalogCache(history)
+        group = (await catalog.get()).by_topic(topic)
+    return letters_of(topic) if group is None else not_forgotten(catalog.marks, group, letters_of(topic))

@@ -22,8 +22,10 @@ from oomstream.schemas.errors import InvalidDefinition
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
 from oomstream.schemas.layout import NAME_ATTRIBUTE
 from oomstream.schemas.plan import GroupPlan, Plan
+from oomstream.stores.revisions import SyncState
 from oomstream.stores.sql.dialects import Dialect
-from oomstream.stores.sql.sources import next_id
+from oomstream.stores.sql.retention import HORIZON_COUNTER
+from oomstream.stores.sql.sources import FORGET_COUNTER, next_id
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
 from oomstream.stores.sql.text import quote_name
 
@@ -46,11 +48,18 @@ class Definitions:
         features: dict[int, list[Any]] = defaultdict(list)
         for row in await connection.execute(sa.select(tables.feature).order_by(tables.feature.c.id)):
             features[row.group_id].append(row)
+        live = await self._live(connection)
+        counts = {row.kind: row.value for row in await connection.execute(sa.select(tables.counter))}
+        forgets = counts.get(FORGET_COUNTER, 0)
         in_order = sa.select(tables.feature_group).order_by(tables.feature_group.c.id)
         groups: dict[str, RegisteredGroup] = {}
         keys: dict[int, FeatureGroup] = {}
         for row in await connection.execute(in_order):
-            registered = _registered(row, definitions[row.id], features[row.id])
+            registered = _registered(row, definitions[row.id], features[row.id], forgets)
+            if horizon_us := counts.get(f"{HORIZON_COUNTER}{row.id}", 0):
+                registered = replace(registered, horizon_us=horizon_us)
+            if row.id in live:
+                registered = replace(registered, **live[row.id])
             groups[row.name] = registered
             keys.setdefault(row.entity_id, registered.group)
         return Catalog(
@@ -67,6 +76,16 @@ class Definitions:
             },
             groups=groups,
         )
+
+    async def _live(self, connection: AsyncConnection) -> dict[int, dict[str, int]]:
+        """What readers of batch groups need to know, by group id: the copy they see, and of what it is."""
+        sync, revision = self._tables.sync, self._tables.revision
+        query = sa.select(sync.c.group_id, sync.c.id, revision.c.id, revision.c.revision_time).join_from(
+            sync, revision, sync.c.revision_id == revision.c.id
+        )
+        found = await connection.execute(query.where(sync.c.state == int(SyncState.LIVE)))
+        names = ("sync_id", "online_revision_id", "online_time_us")
+        return {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
 
     async def check(self, connection: AsyncConnection, plan: Plan) -> None:
         """Make sure that the catalog is still the one that the plan was made from.
@@ -199,7 +218,7 @@ def _stored_columns(connection: sa.Connection, table: str) -> set[str]:
     return {column["name"] for column in inspector.get_columns(table)} if inspector.has_table(table) else set()
 
 
-def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any]) -> RegisteredGroup:
+def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any], forgets: int) -> RegisteredGroup:
     writers = {
         each.fingerprint: WriterSchema(each.version, each.fingerprint, orjson.loads(each.avro_schema))
         for each in definitions
@@ -210,6 +229,7 @@ def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any]) -
         newest,
         id=row.id,
         version=row.version,
+        forgets=forgets,
         features=tuple(replace(each, id=ids[each.name]) for each in newest.features),
         retired=_retired(definitions, features),
     )

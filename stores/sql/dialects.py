@@ -55,6 +55,22 @@ class InsertText(NamedTuple):
         return f"{self.head} {self.row} {self.tail}"
 
 
+class StoredColumn(NamedTuple):
+    """A column of a table, as the engine describes it.
+
+    Attributes:
+        name: Its name.
+        type: Name of its type, in small letters.
+        digits: Of a decimal, its precision.
+        scale: Of a decimal, digits after the point.
+    """
+
+    name: str
+    type: str
+    digits: int | None = None
+    scale: int | None = None
+
+
 class OnlineReader(Protocol):
     """The short way to online rows, for engines that live in this process; usable from any thread."""
 
@@ -194,6 +210,41 @@ class Dialect(ABC):
         Raises:
             InvalidDefinition: The engine has no way to write it.
         """
+
+    @abstractmethod
+    def columns_text(self, table: str) -> str:
+        """The statement that gives the `StoredColumn` s of a table, or nothing if there is no such table."""
+
+    @abstractmethod
+    def linked_key(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """A key field in a table of a user's, as an expression of its plain form that compares by exact bytes.
+
+        Args:
+            column: The column.
+            quoted: Its name as SQL text.
+            kind: Type of the key field.
+
+        Returns:
+            The expression; None if the column's type cannot hold such keys.
+        """
+
+    @abstractmethod
+    def linked_value(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """A feature in a table of a user's, as an expression of its plain form; else as `linked_key`."""
+
+    @abstractmethod
+    def misfit(self, expression: str, kind: ValueType, *, key: bool) -> str:
+        """A condition that is true for a plain value, not null, that the type does not allow.
+
+        Args:
+            expression: What `linked_key` or `linked_value` gave.
+            kind: The type.
+            key: Whether it is a key field.
+        """
+
+    @abstractmethod
+    def is_duplicate(self, exc: BaseException) -> bool:
+        """Whether a driver's exception says that a primary key is there already."""
 
     @abstractmethod
     def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:

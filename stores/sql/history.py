@@ -22,8 +22,12 @@ from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
 from oomstream.stores.sql.dialects import Clock, CutPlace, dialect_of
+from oomstream.stores.sql.forgetting import SqlForgettingStore
 from oomstream.stores.sql.identities import rows_at, stored_sequences
 from oomstream.stores.sql.newest import newest_of, newest_page
+from oomstream.stores.sql.retention import SqlRetentionStore
+from oomstream.stores.sql.revision_store import SqlRevisionStore
+from oomstream.stores.sql.revisions import Revisions
 from oomstream.stores.sql.sources import Sources
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
 from oomstream.stores.urls import StoreUrl
@@ -43,7 +47,7 @@ FORMAT = "1"
 """Format of the tables that this version makes and reads."""
 
 
-class SqlHistoryStore(HistoryStore):
+class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, HistoryStore):
     """Every row of every group, the catalog and the sources in one SQL database; for SQLite, a file.
 
     Used from one event loop.
@@ -73,6 +77,7 @@ class SqlHistoryStore(HistoryStore):
         self._tables = MetaTables(self._dialect)
         self._sources = Sources(self._tables, self._dialect)
         self._definitions = Definitions(self._tables, self._dialect)
+        self._revisions = Revisions(self._tables, self._dialect)
         self._history: dict[tuple[str, int, bytes], HistoryTable] = {}
 
     def _table(self, group: FeatureGroup) -> HistoryTable:

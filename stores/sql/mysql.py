@@ -29,7 +29,8 @@ from oomstream.schemas.errors import InvalidSetting, OomstreamError, StoreUnavai
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.stores.base import Cut
 from oomstream.stores.settings import Settings
-from oomstream.stores.sql.dialects import CutPlace, Dialect, InsertText, OnlineReader
+from oomstream.stores.sql.dialects import CutPlace, Dialect, InsertText, OnlineReader, StoredColumn
+from oomstream.stores.sql.linked import mysql_key, mysql_misfit, mysql_value
 from oomstream.stores.sql.mysql_connection import Connection, Flavour, ServerAddress, SessionLimits, connect
 from oomstream.stores.sql.mysql_errors import error_code, mysql_error
 from oomstream.stores.sql.text import literal, quote_name
@@ -49,6 +50,7 @@ _BYTES_PER_STATEMENT = 4 << 20
 
 _CATALOG_LOCK = "oomstream catalog"
 _UNKNOWN_DATABASE = 1049
+_DUPLICATE = 1062
 _NO_RIGHT = frozenset({1044, 1142, 1227})
 
 
@@ -241,6 +243,30 @@ class MysqlDialect(Dialect):
         if isinstance(value, str | bytes):
             return None
         return f"'{value!r}'" if isinstance(value, float) else f"'{literal(value)}'"
+
+    def columns_text(self, table: str) -> str:
+        """From the information schema; the name goes in as the bytes of its text."""
+        name = f"CONVERT({literal(table.encode())} USING utf8mb4)"
+        return (
+            "SELECT COLUMN_NAME, LOWER(DATA_TYPE), NUMERIC_PRECISION, NUMERIC_SCALE FROM information_schema.COLUMNS "  # noqa: S608
+            f"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {name}"
+        )
+
+    def linked_key(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """Text by its bytes, whatever the column's collation."""
+        return mysql_key(column, quoted, kind)
+
+    def linked_value(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """By the column's type."""
+        return mysql_value(column, quoted, kind)
+
+    def misfit(self, expression: str, kind: ValueType, *, key: bool) -> str:
+        """By ranges and lengths."""
+        return mysql_misfit(expression, kind, key=key)
+
+    def is_duplicate(self, exc: BaseException) -> bool:
+        """By the error's number."""
+        return error_code(exc) == _DUPLICATE
 
     def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:
         """What the error's number means."""

@@ -1,4 +1,4 @@
-"""Statements that walk a history table in pages, in order of its primary key.
+"""Statements that walk a table of history, or of a revision, in pages, in order of its primary key.
 
 Each page begins behind the last row of the one before, so that memory, time and deadline are those of one page. The
 conditions are words of AND and OR over the primary key's columns, which TiDB, MySQL and MariaDB turn into ranges of
@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from oomstream.schemas.events import Plain
+from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.kinds import Kind
+from oomstream.stores.sql.revision_tables import RevisionForm
 from oomstream.stores.sql.tables import HistoryTable
 from oomstream.stores.sql.text import literal
 
@@ -36,41 +38,40 @@ def key_chunks(keys: Sequence[Key] | None) -> Iterator[Sequence[Key] | None]:
         yield chunk
 
 
-class PageStatements:
-    """The statements of one walk.
+class Walk:
+    """The statements of one walk through any table.
 
     Args:
-        table: The history table.
-        features: Names of the features to read.
+        table: The table, quoted.
+        columns: Expressions to read, those of the primary key first.
+        width: How many of them are the entity key.
+        primary: Expressions of the primary key, in whose order the walk goes.
         keys: Only these entities, in the order of `key_chunks`; None = all.
-        min_event_time_us: Only rows not before it.
-        max_event_time_us: Only rows not after it.
-        max_ingest_time_us: Only rows ingested not after it.
+        long: Expressions of values that may be of any length.
+        times: Conditions that belong to every range of the primary key.
+        others: Further conditions.
     """
 
     def __init__(
         self,
-        table: HistoryTable,
-        features: Sequence[str],
+        table: str,
+        columns: Sequence[str],
+        width: int,
+        primary: Sequence[str],
         keys: Sequence[Key] | None,
         *,
-        min_event_time_us: int | None = None,
-        max_event_time_us: int | None = None,
-        max_ingest_time_us: int | None = None,
+        long: Sequence[str] = (),
+        times: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
-        keys_of_table = table.group.key_names
-        quoted = table.quoted
-        self._width = len(keys_of_table)
-        self._primary = [quoted(name) for name in (*keys_of_table, *_OURS)]
+        self._from = f" FROM {table}"
+        self._select = f"SELECT {', '.join(columns)}"
+        self._width = width
+        self._primary = primary
         self._keys = keys
-        names = [*keys_of_table, *_OURS, "_ingest_time", "_deleted", *features]
-        self._from = f" FROM {quoted(table.name)}"
-        self._select = f"SELECT {', '.join(map(quoted, names))}"
-        long = [each.name for each in table.group.features if each.name in set(features) and each.type.kind in _LONG]
-        self._lengths = " + ".join(f"COALESCE(LENGTH({quoted(name)}), 0)" for name in long)
-        self._times = _limit(quoted("_event_time"), ">=", min_event_time_us)
-        self._times += _limit(quoted("_event_time"), "<=", max_event_time_us)
-        self._ingested = _limit(quoted("_ingest_time"), "<=", max_ingest_time_us)
+        self._lengths = " + ".join(f"COALESCE(LENGTH({each}), 0)" for each in long)
+        self._times = times
+        self._others = others
 
     def page(self, after: Key | None, rows: int) -> str:
         """The statement that reads the next page.
@@ -89,9 +90,9 @@ class PageStatements:
         return f"SELECT CAST(COALESCE(SUM(size), 0) AS SIGNED) FROM ({inner}) AS page"  # noqa: S608 - our own words
 
     def _next(self, after: Key | None, rows: int) -> str:
-        conditions = [*self._times, *self._ingested]
+        conditions = [*self._times, *self._others]
         if (terms := self._terms(after)) is not None:
-            conditions.insert(0, f"({' OR '.join(terms)})")
+            conditions.insert(0, f"({' OR '.join(terms) or '1 = 0'})")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"{self._from}{where} ORDER BY {', '.join(self._primary)} LIMIT {int(rows)}"
 
@@ -124,6 +125,69 @@ class PageStatements:
     def _and(self, conditions: Sequence[str]) -> str:
         # The times in every term, and not only beside them all: then they are part of the range.
         return f"({' AND '.join([*conditions, *self._times])})"
+
+
+class PageStatements(Walk):
+    """The statements of one walk through a history table.
+
+    Args:
+        table: The history table.
+        features: Names of the features to read.
+        keys: Only these entities, in the order of `key_chunks`; None = all.
+        min_event_time_us: Only rows not before it.
+        max_event_time_us: Only rows not after it.
+        max_ingest_time_us: Only rows ingested not after it.
+    """
+
+    def __init__(
+        self,
+        table: HistoryTable,
+        features: Sequence[str],
+        keys: Sequence[Key] | None,
+        *,
+        min_event_time_us: int | None = None,
+        max_event_time_us: int | None = None,
+        max_ingest_time_us: int | None = None,
+    ) -> None:
+        keys_of_table = table.group.key_names
+        quoted = table.quoted
+        names = [*keys_of_table, *_OURS, "_ingest_time", "_deleted", *features]
+        time = quoted("_event_time")
+        super().__init__(
+            quoted(table.name),
+            list(map(quoted, names)),
+            len(keys_of_table),
+            [quoted(name) for name in (*keys_of_table, *_OURS)],
+            keys,
+            long=[quoted(name) for name in _long_features(table.group, features)],
+            times=_limit(time, ">=", min_event_time_us) + _limit(time, "<=", max_event_time_us),
+            others=_limit(quoted("_ingest_time"), "<=", max_ingest_time_us),
+        )
+
+
+class RevisionPages(Walk):
+    """The statements of one walk through the table of a revision.
+
+    Args:
+        form: How its rows are read.
+        features: Names of the features to read, of those that it has.
+        keys: Only these entities, in the order of `key_chunks`; None = all.
+    """
+
+    def __init__(self, form: RevisionForm, features: Sequence[str], keys: Sequence[Key] | None) -> None:
+        super().__init__(
+            form.table,
+            form.expressions(features),
+            len(form.keys),
+            form.keys,
+            keys,
+            long=[form.values[name] for name in _long_features(form.group, features)],
+        )
+
+
+def _long_features(group: FeatureGroup, names: Sequence[str]) -> list[str]:
+    wanted = set(names)
+    return [each.name for each in group.features if each.name in wanted and each.type.kind in _LONG]
 
 
 def _limit(column: str, comparison: str, value: int | None) -> list[str]:

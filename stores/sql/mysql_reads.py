@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,21 @@ from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut
-from oomstream.stores.sql.dialects import CutPlace
+from oomstream.stores.revisions import Revision
+from oomstream.stores.sql.arrow_forms import (
+    revision_schema,
+    scan_schema,
+    telling_misfits,
+    with_missing,
+    without_values_of_deletes,
+)
+from oomstream.stores.sql.dialects import CutPlace, StoredColumn
 from oomstream.stores.sql.mysql import MysqlDialect
 from oomstream.stores.sql.mysql_connection import Connection, Flavour, ServerAddress, connect
 from oomstream.stores.sql.mysql_errors import mysql_error
-from oomstream.stores.sql.mysql_pages import Key, PageStatements, key_chunks
-from oomstream.stores.sql.scan import scan_schema, without_values_of_deletes
+from oomstream.stores.sql.mysql_pages import Key, PageStatements, RevisionPages, Walk, key_chunks
+from oomstream.stores.sql.revision_tables import RevisionForm
+from oomstream.stores.sql.revisions import Revisions, revision_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,11 +84,11 @@ class _Pages(ABC):
     def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
 
-    async def read(self, statements: PageStatements, after: Key | None, rows: int, schema: pa.Schema) -> pa.Table:
+    async def read(self, statements: Walk, after: Key | None, rows: int, schema: pa.Schema) -> pa.Table:
         """The next page, of at most so many rows."""
         return await self._read(statements.page(after, rows), schema)
 
-    async def fitting(self, statements: PageStatements, after: Key | None, rows: int) -> int:
+    async def fitting(self, statements: Walk, after: Key | None, rows: int) -> int:
         """So many rows, or fewer if their long values are more than a page should hold.
 
         Asked of the server beforehand, because a page comes whole: after thousands of rows with nothing in a column
@@ -155,10 +164,20 @@ def _connectorx_url(address: ServerAddress) -> str:
 
 
 class _MysqlCut(Cut):
-    def __init__(self, pages: _Pages, place: CutPlace, now_us: int, kinds: dict[int, SourceKind]) -> None:
+    def __init__(
+        self,
+        transaction: _Transaction,
+        pages: _Pages,
+        dialect: MysqlDialect,
+        place: CutPlace,
+        now_us: int,
+        kinds: dict[int, SourceKind],
+    ) -> None:
         self.now_us = now_us
         self.kinds = kinds
+        self._transaction = transaction
         self._pages = pages
+        self._dialect = dialect
         self._place = place
 
     async def scan(
@@ -174,12 +193,9 @@ class _MysqlCut(Cut):
     ) -> AsyncIterator[pa.Table]:
         """Rows of a group in order of the primary key, a page at a time."""
         table = self._place.table_of(group)
-        schema = scan_schema(group, features)
         filled = [(name, table.filled[name]) for name in features if name in table.filled]
-        most_rows = min(batch_rows, self._pages.most_rows)
-        wanted = min(most_rows, _FIRST_PAGE_ROWS)
-        for chunk in key_chunks(keys):
-            statements = PageStatements(
+        walks = (
+            PageStatements(
                 table,
                 features,
                 chunk,
@@ -187,21 +203,57 @@ class _MysqlCut(Cut):
                 max_event_time_us=max_event_time_us,
                 max_ingest_time_us=max_ingest_time_us,
             )
+            for chunk in key_chunks(keys)
+        )
+        # The primary key: the key columns come first, then event time, source and sequence.
+        async for page in self._walk(walks, len(group.keys) + 3, scan_schema(group, features), batch_rows):
+            yield without_values_of_deletes(_filled(page, filled), len(features))
+
+    async def revisions(self, group: FeatureGroup) -> list[Revision]:
+        """Published revisions, by id."""
+        query = Revisions(self._place.tables, self._dialect).published(group.id)
+        return [revision_of(row) for row in await self._transaction.rows(_text(query, self._dialect))]
+
+    async def scan_revision(
+        self,
+        group: FeatureGroup,
+        revision: Revision,
+        features: Sequence[str],
+        *,
+        keys: Sequence[Key] | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of a revision in key order, a page at a time."""
+        stored = await self._transaction.rows(self._dialect.columns_text(revision.table))
+        form = RevisionForm(group, revision, [StoredColumn(*row) for row in stored], self._dialect)
+        there = [name for name in features if name in form.values]
+        complete = with_missing(form, features)
+        walks = (RevisionPages(form, there, chunk) for chunk in key_chunks(keys))
+        with telling_misfits(form):
+            async for page in self._walk(walks, len(group.keys), revision_schema(group, there), batch_rows):
+                yield complete(page)
+
+    async def _walk(
+        self, walks: Iterable[Walk], primary: int, schema: pa.Schema, batch_rows: int
+    ) -> AsyncIterator[pa.Table]:
+        """Pages that hold rows; the first `primary` columns are the primary key."""
+        most_rows = min(batch_rows, self._pages.most_rows)
+        wanted = min(most_rows, _FIRST_PAGE_ROWS)
+        for statements in walks:
             after: Key | None = None
             while True:
                 rows = await self._pages.fitting(statements, after, wanted)
                 page = await self._pages.read(statements, after, rows, schema)
                 if page.num_rows:
-                    after = _primary_key(page, len(group.keys))
-                    yield without_values_of_deletes(_filled(page, filled), len(features))
+                    after = tuple(page.column(at)[-1].as_py() for at in range(primary))
+                    yield page
                 if page.num_rows < rows:
                     break
                 wanted = min(most_rows, rows * _PAGE_GROWTH, max(1, _PAGE_BYTES * rows // max(page.nbytes, 1)))
 
 
-def _primary_key(page: pa.Table, key_width: int) -> Key:
-    """Primary key of the last row: the key columns come first, then event time, source and sequence."""
-    return tuple(page.column(at)[-1].as_py() for at in range(key_width + 3))
+def _text(query: sa.Select[Any], dialect: MysqlDialect) -> str:
+    return str(query.compile(dialect=dialect.core, compile_kwargs={"literal_binds": True}))
 
 
 def _table_of_rows(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
@@ -266,8 +318,9 @@ async def mysql_cut(dialect: MysqlDialect, place: CutPlace) -> AsyncIterator[Cut
             await transaction.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
             pages = _DriverPages(transaction)
         source = place.tables.source
-        kinds = await transaction.rows(str(sa.select(source.c.id, source.c.kind).compile(dialect=dialect.core)))
-        yield _MysqlCut(pages, place, now_us, {row[0]: SourceKind(row[1]) for row in kinds})
+        kinds = await transaction.rows(_text(sa.select(source.c.id, source.c.kind), dialect))
+        by_id = {row[0]: SourceKind(row[1]) for row in kinds}
+        yield _MysqlCut(transaction, pages, dialect, place, now_us, by_id)
     finally:
         connection.close()
 

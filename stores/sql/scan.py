@@ -9,11 +9,21 @@ import sqlalchemy as sa
 
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
-from oomstream.schemas.types import Kind, ValueType
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut
-from oomstream.stores.sql.dialects import CutReader, Dialect
+from oomstream.stores.revisions import Revision
+from oomstream.stores.sql.arrow_forms import (
+    revision_schema,
+    scan_schema,
+    telling_misfits,
+    with_missing,
+    without_values_of_deletes,
+)
+from oomstream.stores.sql.dialects import CutReader, Dialect, StoredColumn
+from oomstream.stores.sql.revision_tables import RevisionForm
+from oomstream.stores.sql.revisions import Revisions, revision_of
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
+from oomstream.stores.sql.text import quote_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,13 +37,14 @@ async def sql_cut(
     now: sa.Select[Any] = sa.select(sa.literal_column(dialect.clock))
     kinds = await reader.rows(_text(sa.select(source.c.id, source.c.kind), dialect))
     [(now_us,)] = await reader.rows(_text(now, dialect))
-    return _SqlCut(reader, dialect, table_of, now_us, {row[0]: SourceKind(row[1]) for row in kinds})
+    return _SqlCut(reader, tables, dialect, table_of, now_us, {row[0]: SourceKind(row[1]) for row in kinds})
 
 
 class _SqlCut(Cut):
     def __init__(
         self,
         reader: CutReader,
+        tables: MetaTables,
         dialect: Dialect,
         table_of: Callable[[FeatureGroup], HistoryTable],
         now_us: int,
@@ -43,6 +54,7 @@ class _SqlCut(Cut):
         self.kinds = kinds
         self._reader = reader
         self._dialect = dialect
+        self._published = Revisions(tables, dialect).published
         self._table_of = table_of
 
     async def scan(
@@ -74,6 +86,36 @@ class _SqlCut(Cut):
             async for batch in self._reader.tables(sql, parameters, schema, batch_rows):
                 yield without_values_of_deletes(batch, len(features))
 
+    async def revisions(self, group: FeatureGroup) -> list[Revision]:
+        """Published revisions, by id."""
+        return [revision_of(row) for row in await self._reader.rows(_text(self._published(group.id), self._dialect))]
+
+    async def scan_revision(
+        self,
+        group: FeatureGroup,
+        revision: Revision,
+        features: Sequence[str],
+        *,
+        keys: Sequence[tuple[Plain, ...]] | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of a revision in key order."""
+        stored = await self._reader.rows(self._dialect.columns_text(revision.table))
+        form = RevisionForm(group, revision, [StoredColumn(*row) for row in stored], self._dialect)
+        there = [name for name in features if name in form.values]
+        sql = f"SELECT {', '.join(form.expressions(there))} FROM {form.table}"  # noqa: S608 - quoted names
+        if keys is not None:
+            if not keys:
+                return
+            names = [quote_name(name, self._dialect.quote) for name in group.key_names]
+            wanted = await self._reader.fill_wanted(names, keys)
+            sql += f" WHERE ({', '.join(form.keys)}) IN (SELECT {', '.join(names)} FROM {wanted})"
+        sql += f" ORDER BY {', '.join(form.keys)}"
+        complete = with_missing(form, features)
+        with telling_misfits(form):
+            async for batch in self._reader.tables(sql, [], revision_schema(group, there), batch_rows):
+                yield complete(batch)
+
     async def _statement(
         self, table: HistoryTable, features: Sequence[str], keys: Sequence[tuple[Plain, ...]] | None
     ) -> tuple[str, list[Any]]:
@@ -94,47 +136,5 @@ class _SqlCut(Cut):
         return ", ".join([*parts, *(f"h.{table.quoted(each)}" for each in ("_event_time", "_source", "_sequence"))])
 
 
-def scan_schema(group: FeatureGroup, features: Sequence[str]) -> pa.Schema:
-    """Arrow schema of a scan: every value in plain form."""
-    import pyarrow as pa
-
-    fields = [pa.field(key.name, _plain_arrow(key.type)) for key in group.keys]
-    fields += [pa.field(name, pa.int64()) for name in ("_event_time", "_source", "_sequence", "_ingest_time")]
-    fields.append(pa.field("_deleted", pa.bool_()))
-    by_name = {feature.name: feature.type for feature in group.features}
-    return pa.schema(fields + [pa.field(name, _plain_arrow(by_name[name])) for name in features])
-
-
-def _plain_arrow(kind: ValueType) -> pa.DataType:
-    import pyarrow as pa
-
-    match kind.kind:
-        case Kind.BOOLEAN:
-            return pa.bool_()
-        case Kind.INT | Kind.LONG | Kind.DATE | Kind.TIMESTAMP_MILLIS | Kind.TIMESTAMP_MICROS:
-            return pa.int64()
-        case Kind.FLOAT | Kind.DOUBLE:
-            return pa.float64()
-        case Kind.BYTES:
-            return pa.binary()
-    return pa.string()
-
-
-def without_values_of_deletes(batch: pa.Table, features: int) -> pa.Table:
-    """Null the features of deletes, which the default of a column added later has filled."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    deleted = batch.column("_deleted")
-    if not features or not pc.any(deleted).as_py():
-        return batch
-    first = batch.num_columns - features
-    for at in range(first, batch.num_columns):
-        field = batch.schema.field(at)
-        kept = pc.if_else(deleted, pa.scalar(None, field.type), batch.column(at))
-        batch = batch.set_column(at, field, kept)
-    return batch
-
-
 def _text(query: sa.Select[Any], dialect: Dialect) -> str:
-    return str(query.compile(dialect=dialect.core))
+    return str(query.compile(dialect=dialect.core, compile_kwargs={"literal_binds": True}))

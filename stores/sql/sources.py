@@ -21,6 +21,9 @@ from oomstream.stores.sql.dialects import Conflict, Dialect
 from oomstream.stores.sql.tables import MetaTables
 from oomstream.stores.sql.text import quote_name
 
+FORGET_COUNTER = "forget"
+"""Kind of the counter that counts marks of forgotten entities."""
+
 LOCAL = "local"
 """Name of push sources."""
 
@@ -122,9 +125,8 @@ class Sources:
             raise _fenced(source)
         group = batch.group
         row: Sequence[Any] = (await connection.exec_driver_sql(self._decided, (group.id, source.id))).one()
-        previous_sequence, ingest_time_us, version = row
-        if version != group.version:
-            raise _outdated(group, version)
+        previous_sequence, ingest_time_us, version, forgets = row
+        _check_newest(group, version, forgets)
         return previous_sequence, ingest_time_us
 
     async def hold(self, connection: AsyncConnection, source_id: int, group: FeatureGroup) -> int:
@@ -137,14 +139,14 @@ class Sources:
             InvalidRequest: There is no such source.
             DefinitionChanged: The group has a newer definition.
         """
-        source, groups = self._source, self._tables.feature_group
+        source, groups, counter = self._source, self._tables.feature_group, self._tables.counter
         held = sa.select(source.c.next_sequence).where(source.c.id == source_id).with_for_update()
         position = await connection.scalar(held)
         if position is None:
             raise InvalidRequest(f"history has no source {source_id}")
         version = await connection.scalar(sa.select(groups.c.version).where(groups.c.id == group.id))
-        if version != group.version:
-            raise _outdated(group, version)
+        forgets = await connection.scalar(sa.select(counter.c.value).where(counter.c.kind == FORGET_COUNTER))
+        _check_newest(group, version, forgets)
         return int(position)
 
     async def raise_ingest_time(self, connection: AsyncConnection, source_id: int) -> int:
@@ -210,8 +212,11 @@ async def next_id(connection: AsyncConnection, tables: MetaTables, kind: str) ->
     return int(value)
 
 
-def _outdated(group: FeatureGroup, version: int | None) -> DefinitionChanged:
-    return DefinitionChanged(f"group {group.name!r} has definition {version}, not {group.version}")
+def _check_newest(group: FeatureGroup, version: int | None, forgets: int | None) -> None:
+    if version != group.version:
+        raise DefinitionChanged(f"group {group.name!r} has definition {version}, not {group.version}")
+    if (forgets or 0) != group.forgets:
+        raise DefinitionChanged(f"group {group.name!r}: entities were forgotten meanwhile")
 
 
 def _fenced(source: Source) -> Fenced:
@@ -254,7 +259,8 @@ def _decided_text(dialect: Dialect) -> str:
         return quote_name(text, dialect.quote)
 
     version = f"(SELECT {name('version')} FROM {name('feature_group')} WHERE {name('id')} = {dialect.parameter})"  # noqa: S608
+    forgets = f"(SELECT {name('value')} FROM {name('counter')} WHERE {name('kind')} = '{FORGET_COUNTER}')"  # noqa: S608
     return (
-        f"SELECT {name('previous_sequence')}, {name('last_ingest_time')}, {version} "  # noqa: S608 - our own names
+        f"SELECT {name('previous_sequence')}, {name('last_ingest_time')}, {version}, {forgets} "  # noqa: S608 - our own names
         f"FROM {name('source')} WHERE {name('id')} = {dialect.parameter}"
     )

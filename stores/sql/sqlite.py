@@ -36,7 +36,8 @@ from oomstream.schemas.errors import (
 )
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.stores.base import Cut
-from oomstream.stores.sql.dialects import Clock, CutPlace, Dialect, OnlineReader
+from oomstream.stores.sql.dialects import Clock, CutPlace, Dialect, OnlineReader, StoredColumn
+from oomstream.stores.sql.linked import sqlite_key, sqlite_misfit, sqlite_value
 from oomstream.stores.sql.text import literal, quote_name
 from oomstream.stores.urls import StoreUrl
 
@@ -54,6 +55,7 @@ _SESSION = (
 )
 # sqlite3.SQLITE_… names exist from Python 3.11; primary result codes are the low byte of extended ones.
 _REJECTED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+_DUPLICATE = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
 _BROKEN = {
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
     sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
@@ -223,6 +225,27 @@ class SqliteDialect(Dialect):
         if "\0" in value:
             raise InvalidDefinition("a default that holds a NUL character cannot be a column's default in SQLite")
         return quote_name(value, "'")
+
+    def columns_text(self, table: str) -> str:
+        """A pragma as a table; the name goes in as the bytes of its text."""
+        name = f"CAST({literal(table.encode())} AS TEXT)"
+        return f"SELECT name, lower(type), NULL, NULL FROM pragma_table_info({name})"  # noqa: S608 - a hex literal
+
+    def linked_key(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """Text by its bytes, whatever the column's collation."""
+        return sqlite_key(column, quoted, kind)
+
+    def linked_value(self, column: StoredColumn, quoted: str, kind: ValueType) -> str | None:
+        """The column itself; `misfit` looks at the values."""
+        return sqlite_value(column, quoted, kind)
+
+    def misfit(self, expression: str, kind: ValueType, *, key: bool) -> str:
+        """By the types of the values too."""
+        return sqlite_misfit(expression, kind, key=key)
+
+    def is_duplicate(self, exc: BaseException) -> bool:
+        """By the extended result code."""
+        return getattr(exc, "sqlite_errorcode", 0) in _DUPLICATE
 
     def error(self, exc: BaseException, where: str, url: StoreUrl) -> OomstreamError:
         """What SQLite's result code means."""

@@ -16,6 +16,7 @@ from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import Feature, FeatureGroup
 from oomstream.schemas.types import Kind
 from oomstream.stores.base import HistoryRow
+from oomstream.stores.forgetting import HASH_BYTES
 from oomstream.stores.sql.dialects import Dialect, InsertText
 from oomstream.stores.sql.text import quote_name
 
@@ -33,6 +34,10 @@ class MetaTables:
         definition: Every published definition as its Avro schema.
         feature: Ids of features; a retired one keeps its row and its column.
         source: Sources with owner, position, lease and what the dead-letter limit remembers.
+        revision: Revisions of batch groups, drafts and those being dropped included.
+        sync: Online copies of revisions.
+        forgotten: Marks of forgotten entities, by a hash of their keys.
+        forgotten_key: Keys of entities forgotten lately, until their place in the online store is free.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -85,6 +90,33 @@ class MetaTables:
             *_numbers("dlq_consecutive", "dlq_records", "dlq_letters", "lease_until"),
             sa.UniqueConstraint("kind", "incarnation", "partition", "name"),
         )
+        self.revision = self._table(
+            "revision",
+            _id(),
+            *_numbers("group_id", "state", "revision_time"),
+            sa.Column("anchored", sa.Boolean, nullable=False),
+            sa.Column("moved", sa.Boolean, nullable=False),
+            sa.Column("table_name", name(), nullable=False),
+            sa.Column("linked", sa.Boolean, nullable=False),
+            sa.Column("doc", text, nullable=False),
+            *_numbers("version", "lease", "lease_until", "create_time", "modify_time"),
+        )
+        self.sync = self._table(
+            "sync", _id(), *_numbers("group_id", "revision_id", "state", "until_time", "create_time")
+        )
+
+        self.forgotten = self._table(
+            "forgotten",
+            *_entity_key_hash(dialect),
+            sa.Column("number", _BIG, nullable=False, index=True),
+            *_numbers("time"),
+        )
+        self.forgotten_key = self._table(
+            "forgotten_key",
+            *_entity_key_hash(dialect),
+            sa.Column("entity_key", dialect.binary_type(), nullable=False),
+            *_numbers("held_until"),
+        )
 
     def _table(self, name: str, *parts: Any) -> sa.Table:
         return sa.Table(name, self.metadata, *parts)
@@ -94,8 +126,32 @@ def _id(name: str = "id") -> sa.Column[int]:
     return sa.Column(name, _BIG, primary_key=True, autoincrement=False)
 
 
+def _entity_key_hash(dialect: Dialect) -> list[sa.Column[Any]]:
+    return [
+        sa.Column("entity", dialect.name_type(), primary_key=True),
+        sa.Column("key_hash", dialect.binary_type(HASH_BYTES), primary_key=True),
+    ]
+
+
 def _numbers(*names: str) -> list[sa.Column[int]]:
     return [sa.Column(name, _BIG, nullable=False) for name in names]
+
+
+def key_columns(group: FeatureGroup, dialect: Dialect) -> list[sa.Column[Any]]:
+    """The key fields as the first columns of a primary key."""
+    return [
+        sa.Column(key.name, dialect.key_type(key.type), primary_key=True, autoincrement=False) for key in group.keys
+    ]
+
+
+def feature_column(feature: Feature, dialect: Dialect) -> sa.Column[Any]:
+    """The column of a feature; its default, where the engine can keep it, also fills old rows when it is added."""
+    default = None
+    if feature.has_default and feature.default is not None:
+        is_float = feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}
+        default = dialect.default_text(float(feature.default) if is_float else feature.default)
+    words = None if default is None else sa.text(default)
+    return sa.Column(feature.name, dialect.value_type(feature.type), nullable=True, server_default=words)
 
 
 class HistoryTable:
@@ -115,9 +171,7 @@ class HistoryTable:
         self.group = group
         self.dialect = dialect
         self.name = f"history_{group.name}"
-        keys: list[Any] = [
-            sa.Column(key.name, dialect.key_type(key.type), primary_key=True, autoincrement=False) for key in group.keys
-        ]
+        keys: list[Any] = list(key_columns(group, dialect))
         ours: list[Any] = [
             *(sa.Column(each, _BIG, primary_key=True, autoincrement=False) for each in ("_event_time", "_source")),
             sa.Column("_sequence", _BIG, primary_key=True, autoincrement=False),
@@ -137,15 +191,10 @@ class HistoryTable:
 
     def feature_column(self, feature: Feature) -> sa.Column[Any]:
         """The column of a feature; its default also fills old rows when the column is added."""
-        default = None
-        if feature.has_default and feature.default is not None:
-            value = feature.default
-            is_float = feature.type.kind in {Kind.FLOAT, Kind.DOUBLE}
-            default = self.dialect.default_text(float(value) if is_float else value)
-            if default is None:
-                self.filled[feature.name] = feature.default
-        words = None if default is None else sa.text(default)
-        return sa.Column(feature.name, self.dialect.value_type(feature.type), nullable=True, server_default=words)
+        column = feature_column(feature, self.dialect)
+        if column.server_default is None and feature.has_default and feature.default is not None:
+            self.filled[feature.name] = feature.default
+        return column
 
     def quoted(self, name: str) -> str:
         """A column or table name as SQL text."""

@@ -192,7 +192,7 @@ def check_case(case: dict[str, Any]) -> None:
         range_rows=case["range_rows"],
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("oomstream.query.training.MAX_PUSHED_KEYS", case["pushed"])
+        patch.setattr("oomstream.query.label_columns.MAX_PUSHED_KEYS", case["pushed"])
         made = asyncio.run(build_training_set(as_history(cut), label_table(case["labels"]), request)).to_arrow()
     assert made.column("row").to_pylist() == list(range(len(case["labels"])))
     for name, place, ttl in (("single", 0, case["ttl"]), ("double", 1, None)):

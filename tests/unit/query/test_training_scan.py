@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from oomstream.query import training
+from oomstream.query import label_columns
 from oomstream.query.arrow import take, take_in_pieces
 from oomstream.query.training import TrainingRequest, build_training_set
 from oomstream.schemas.errors import StoreUnavailable
@@ -59,7 +59,7 @@ def test_what_is_pushed_down(run: Run, monkeypatch: pytest.MonkeyPatch, ttl: str
     run(build_training_set(as_history(cut), labels(20, 30), request(made)))
     start = None if ttl is None else 17
     assert cut.scans == [{"group": "plane", "keys": [("k0",)], "min": start, "max": 30}]
-    monkeypatch.setattr(training, "MAX_PUSHED_KEYS", 0)
+    monkeypatch.setattr(label_columns, "MAX_PUSHED_KEYS", 0)
     run(build_training_set(as_history(cut), labels(20, 30), request(made)))
     assert cut.scans[1]["keys"] is None
 
