@@ -167,10 +167,15 @@ def us_from_python(value: Any) -> int:
 
 
 def _time_from_python(kind: ValueType, value: Any) -> int:
-    return _in_unit(kind, us_from_python(value))
+    return time_in_unit(kind, us_from_python(value))
 
 
-def _in_unit(kind: ValueType, time_us: int) -> int:
+def time_in_unit(kind: ValueType, time_us: int) -> int:
+    """Avro form of a time.
+
+    Raises:
+        InvalidEvent: It has a part smaller than the type's unit.
+    """
     if kind.kind is Kind.TIMESTAMP_MICROS:
         return time_us
     if time_us % 1000:
@@ -180,7 +185,7 @@ def _in_unit(kind: ValueType, time_us: int) -> int:
 
 def _time_from_json(kind: ValueType, value: Any) -> int:
     if type(value) is str:
-        return _in_unit(kind, us_from_text(value))
+        return time_in_unit(kind, us_from_text(value))
     if type(value) is not int:
         raise wrong("an integer time or RFC 3339 text")
     return value

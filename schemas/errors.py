@@ -13,6 +13,7 @@
     │   ├── InvalidDefinition    a group's definition breaks a rule, or an incompatible change
     │   ├── InvalidSetting       a setting or a URL is wrong
     │   ├── InvalidLabels        a label table lacks a column or holds a wrong value
+    │   ├── InvalidImport        an imported file has a wrong header or a wrong row
     │   ├── InvalidKey           an entity key is missing or of a wrong type
     │   ├── InvalidTime          a time that cannot be read, or an as_of that is not settled yet
     │   ├── UnknownEntity
@@ -119,6 +120,10 @@ class InvalidSetting(InvalidRequest):
 
 class InvalidLabels(InvalidRequest):
     """A label table lacks a column or holds a value that cannot be used."""
+
+
+class InvalidImport(InvalidRequest):
+    """An imported file has a wrong header or a row that cannot be accepted; nothing of it was kept."""
 
 
 class InvalidKey(InvalidRequest):

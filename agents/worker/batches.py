@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oomstream.schemas.events import Record
+from oomstream.streams.pieces import pieces as pieces
+from oomstream.streams.pieces import record_bytes as record_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +29,3 @@ class FetchedBatch:
     records: Sequence[Record] = ()
     size: int = 0
     error: Exception | None = None
-
-
-def record_bytes(record: Record) -> int:
-    """Bytes of a record's key and value."""
-    return len(record.key or b"") + len(record.value or b"")
-
-
-def pieces(records: Sequence[Record], *, max_rows: int, max_bytes: int) -> Iterator[Sequence[Record]]:
-    """Split records into runs within both limits; a record larger than `max_bytes` stands alone."""
-    begin = size = 0
-    for at, record in enumerate(records):
-        more = record_bytes(record)
-        if at > begin and (at - begin >= max_rows or size + more > max_bytes):
-            yield records[begin:at]
-            begin, size = at, 0
-        size += more
-    if begin < len(records):
-        yield records[begin:]
