@@ -10,7 +10,7 @@ import pytest
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.keys import encode_entity
-from oomstream.schemas.online_value import OnlineValue, decode_value, encode_key, encode_value, key_prefix
+from oomstream.schemas.online_value import OnlineRow, OnlineValue, decode_value, encode_key, encode_value, key_prefix
 from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.streams.judging import Finding
 from oomstream.streams.repair import Repairer, Scope, repair
@@ -333,17 +333,50 @@ def test_a_newer_row_that_a_stray_turned_away(backends: Backends) -> None:
 
 
 class Meddled(UnreliableOnline):
-    """The store, with something that happens just before rows are replaced for the first time."""
+    """The store, with something that happens just before rows are scanned, or replaced, for the first time."""
 
-    def __init__(self, store: OnlineStore, before: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        *,
+        before_scan: Callable[[], Awaitable[None]] | None = None,
+        before_replace: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(store)
-        self._before: Callable[[], Awaitable[None]] | None = before
+        self._before_scan = before_scan
+        self._before_replace = before_replace
+
+    async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
+        before, self._before_scan = self._before_scan, None
+        if before is not None:
+            await before()
+        return await super().scan(prefix, after=after, limit=limit)
 
     async def replace(self, changes: Sequence[OnlineChange]) -> int:
-        before, self._before = self._before, None
+        before, self._before_replace = self._before_replace, None
         if before is not None:
             await before()
         return await super().replace(changes)
+
+
+def test_what_a_worker_writes_after_the_look_at_history_is_no_stray(backends: Backends) -> None:
+    """A row newer than the history that was just read is not taken for unknown, neither by repair nor by verify."""
+
+    async def scenario() -> None:
+        async with rows_on(backends) as rows:
+            pipeline = rows.house.pipeline()
+            await pipeline.start(0, 200, begin=0)
+
+            def meddled(at: int) -> Meddled:
+                events = [valid(at, "k7", 500 + at), valid(at + 1, f"new{at}", 500)]
+                return Meddled(rows.house.online, before_scan=lambda: pipeline.ingest(events))
+
+            done = await repair(rows.house.history, meddled(120), rows.registered)
+            assert (done.written, done.removed) == (0, 0)
+            found = await Verifier(rows.house.history, meddled(122), sleep=no_wait).verify(rows.registered)
+            assert (found.differing, found.moving) == (0, 0)
+
+    asyncio.run(scenario())
 
 
 def test_a_newer_row_that_a_stray_turns_away_meanwhile(backends: Backends) -> None:
@@ -354,7 +387,7 @@ def test_a_newer_row_that_a_stray_turns_away_meanwhile(backends: Backends) -> No
             await invent_newer(rows, "k7")
             pipeline = rows.house.pipeline()
             await pipeline.start(0, 200, begin=0)
-            online = Meddled(rows.house.online, lambda: pipeline.ingest([valid(120, "k7", 500, 2.5)]))
+            online = Meddled(rows.house.online, before_replace=lambda: pipeline.ingest([valid(120, "k7", 500, 2.5)]))
             done = await repair(rows.house.history, online, rows.registered)
             assert (done.removed, done.written) == (1, 1)
             assert decode_value(await rows.value("k7")).version.sequence == 120
@@ -370,7 +403,7 @@ def test_what_a_worker_writes_meanwhile_is_not_removed(backends: Backends) -> No
             await rows.planting.put_online(rows.stored_key("zz"), await rows.value("k7"))
             pipeline = rows.house.pipeline()
             await pipeline.start(0, 200, begin=0)
-            online = Meddled(rows.house.online, lambda: pipeline.ingest([valid(120, "zz", 500, 2.5)]))
+            online = Meddled(rows.house.online, before_replace=lambda: pipeline.ingest([valid(120, "zz", 500, 2.5)]))
             done = await repair(rows.house.history, online, rows.registered)
             assert (done.removed, done.written) == (0, 0)
             assert decode_value(await rows.value("zz")).version.sequence == 120
