@@ -51,17 +51,41 @@ def worker(
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 6566,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="HTTP port; 0 = a free one. Default: OOMSTREAM_SERVE_PORT, 6566.",
+            min=0,
+            max=65535,
+            show_default=False,
+        ),
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            help="gRPC port; 0 = a free one. Default: OOMSTREAM_SERVE_GRPC_PORT, 50051.",
+            min=0,
+            max=65535,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Serve online reads over HTTP until it is stopped.
+    """Serve reads, pushes, imports and training sets over the network until it is stopped.
 
-    POST /get-online-features takes and gives what Feast's server does; /health and /ready are for health checks. On
-    another address than loopback it wants TLS and a token: OOMSTREAM_SERVE_CERTIFICATE, _KEY and _TOKEN.
+    gRPC is what oomstore's agent speaks, for its published clients; HTTP is what Feast's server speaks, with /health,
+    /ready, /metrics and /docs. On another address than loopback it wants TLS and a token: OOMSTREAM_SERVE_CERTIFICATE,
+    _KEY and _TOKEN.
     """
     from oomstream.agents.cli.session import settings
-    from oomstream.agents.serve.process import serve as serve_http
+    from oomstream.agents.serve.process import Addresses
+    from oomstream.agents.serve.process import serve as serve_until_stopped
 
-    asyncio.run(serve_http(settings(), host, port, lambda url: typer.echo(f"serving on {url}")))
+    def say(addresses: Addresses) -> None:
+        typer.echo(f"serving oomstore's clients on {addresses.grpc}")
+        typer.echo(f"serving HTTP on {addresses.http}")
+        sys.stdout.flush()
+
+    asyncio.run(serve_until_stopped(settings(), host, say, http_port=port, grpc_port=grpc_port))
 
 
 def broker() -> None:

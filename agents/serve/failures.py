@@ -48,6 +48,10 @@ _CODES: tuple[tuple[type[Exception], StatusCode], ...] = (
 """The first that fits is the one."""
 
 
+CALLS_PER_REQUEST = 3
+"""A request ends by the deadline of so many calls to stores and broker: what one of them has to say is heard first."""
+
+
 class Failure(NamedTuple):
     """What to tell whoever asked.
 
@@ -67,7 +71,7 @@ class Failure(NamedTuple):
     @property
     def is_of_a_store(self) -> bool:
         """Whether it is a store's or the broker's trouble, not the request's."""
-        return self.code in {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.FAILED_PRECONDITION}
+        return self.code in {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED}
 
 
 def failure_of(error: Exception) -> Failure:
@@ -81,7 +85,7 @@ def failure_of(error: Exception) -> Failure:
         return Failure(code, f"unexpected {type(error).__name__} in oomstream (its log says more)")
     sentence = _one_line(error)
     if not isinstance(error, OomstreamError) and not sentence:
-        sentence = "it took longer than the deadline of one request, OOMSTREAM_CALL_TIMEOUT"
+        sentence = f"it took longer than {CALLS_PER_REQUEST} times OOMSTREAM_CALL_TIMEOUT"
     return Failure(code, sentence)
 
 

@@ -1,10 +1,11 @@
-"""Online reads over HTTP, in the shape of Feast's feature server.
+"""HTTP beside gRPC: reads and pushes in the shape of Feast's feature server, health, metrics, and what the API is.
 
 ``POST /get-online-features`` takes ``{"features": ["plane.arr_delay"], "entities": {"tailnum": ["N14228"]}}`` and gives
 ``{"metadata": {"feature_names": […]}, "results": [{"values": […], "statuses": […], "event_timestamps": […]}]}``, the
-key columns first, one list item per entity. ``GET /health`` says that the process lives, ``GET /ready`` that the online
-store answers. Errors are ``{"error": "one sentence"}``: 400 for a wrong request, 401 without the token, 503 while a
-store is down.
+key columns first, one list item per entity. ``POST /push`` takes ``{"push_source_name": "plane", "df": {column:
+[…]}}``. ``GET /health`` says that the process lives, ``GET /ready`` that the online store answers, ``GET /metrics``
+gives Prometheus' figures, ``/docs`` and ``/openapi.json`` tell the whole of it. Every error is ``{"error": "one
+sentence", "code": "INVALID_ARGUMENT"}`` under the status that fits.
 
 Source:
     Feast's Python feature server (paths and shapes).
@@ -12,6 +13,7 @@ Source:
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,98 +21,139 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from oomstream.agents.cli.output import plain_json, time_text
+from oomstream.agents.serve.agent import count_statuses
+from oomstream.agents.serve.api_page import api_document, api_page
+from oomstream.agents.serve.failures import CALLS_PER_REQUEST, failure_of
+from oomstream.agents.serve.feast import push_request, pushed_events, read_answer, read_request, unknown_columns
+from oomstream.agents.serve.metrics import CONTENT_TYPE, ServeMetrics
+from oomstream.agents.serve.pushes import Pushes
+from oomstream.agents.serve.registered import Registered
 from oomstream.query.feature_store import AsyncFeatureStore
-from oomstream.query.online import OnlineResponse
-from oomstream.schemas.errors import InvalidRequest, OomstreamError
+from oomstream.schemas.errors import StoreUnavailable
+from oomstream.stores.settings import Settings
 
-MAX_REQUEST_BYTES = 4 << 20
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What health checks ask for, which have no token."""
+OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+"""What is asked for without a token: by health checks, and by people who look the API up."""
+
+_CODE_OF_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "RESOURCE_EXHAUSTED",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(store: AsyncFeatureStore, *, token: str | None = None) -> web.Application:
-    """The HTTP application over an open feature store.
+class HttpApi:
+    """The routes and what they answer.
 
     Args:
         store: Open for as long as the application serves.
-        token: Bearer token that every read must bring; None = none is asked for.
+        registered: Definitions.
+        pushes: Where pushed events go.
+        settings: Token, limits and deadlines.
+        metrics: Counts the requests, and is what ``/metrics`` shows.
     """
 
-    async def health(_: web.Request) -> web.Response:
-        return _answer({"status": "ok"})
+    def __init__(
+        self,
+        store: AsyncFeatureStore,
+        registered: Registered,
+        pushes: Pushes,
+        settings: Settings,
+        metrics: ServeMetrics,
+    ) -> None:
+        self._store = store
+        self._registered = registered
+        self._pushes = pushes
+        self._timeout_s = CALLS_PER_REQUEST * settings.call_timeout_us / 1e6
+        self._token = None if settings.serve_token is None else settings.serve_token.get_secret_value()
+        self._max_bytes = settings.serve_max_request_bytes
+        self._metrics = metrics
+        self.draining = False
+        """Set when the server is about to end, so that load balancers learn it from ``/ready``."""
 
-    async def ready(_: web.Request) -> web.Response:
-        await store.ping()
-        return _answer({"status": "ready"})
+    def app(self) -> web.Application:
+        """The application."""
+        app = web.Application(middlewares=[self._answered, self._guarded], client_max_size=self._max_bytes)
+        app.router.add_post("/get-online-features", self._read)
+        app.router.add_post("/push", self._push)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._figures)
+        app.router.add_get("/openapi.json", self._document)
+        app.router.add_get("/docs", self._page)
+        return app
 
-    async def read(request: web.Request) -> web.Response:
-        features, entities = _wanted(await request.read())
-        return _answer(_feast_shape(await store.get_online_features(features, entities)))
+    async def _read(self, request: web.Request) -> web.Response:
+        wanted = read_request(await request.read())
+        response = await self._store.get_online_features(wanted.features, wanted.entities)
+        count_statuses(self._metrics, response)
+        return _json(read_answer(response))
 
-    app = web.Application(middlewares=[_errors, _guard(token)], client_max_size=MAX_REQUEST_BYTES)
-    app.router.add_get("/health", health)
-    app.router.add_get("/ready", ready)
-    app.router.add_post("/get-online-features", read)
-    return app
+    async def _push(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        pushed = push_request(body)
+        group = await self._registered.group(pushed.group)
+        if unknown := unknown_columns(group, pushed):
+            group = await self._registered.group(pushed.group, with_features=unknown)
+        rows = pushed_events(group, pushed)
+        await self._pushes.push(group, rows, len(body))
+        if rows:
+            self._metrics.count("pushed_events", "http", by=len(rows))
+        return _json({"status": "ok", "rows": len(rows)})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        if self.draining:
+            raise StoreUnavailable("this server is ending")
+        await self._store.ping()
+        return _json({"status": "ready"})
+
+    async def _figures(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _document(self, _: web.Request) -> web.Response:
+        return _json(api_document())
+
+    async def _page(self, _: web.Request) -> web.Response:
+        return web.Response(text=api_page(), content_type="text/html")
+
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Bound a request in time, turn errors into answers, and count it."""
+        known = request.match_info.route.resource
+        with self._metrics.timed("http", known.canonical if known is not None else "unknown path") as timed:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    response = await handler(request)
+            except web.HTTPException as exc:
+                code = _CODE_OF_STATUS.get(exc.status, "INVALID_ARGUMENT")
+                response = _error(f"{exc.reason}: {request.method} {request.path[:80]}", code, exc.status)
+            except Exception as exc:
+                failure = failure_of(exc)
+                timed.of_a_store = failure.is_of_a_store
+                response = _error(failure.sentence, failure.code.name, failure.http_status)
+            timed.code = str(response.status)
+            return response
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Ask for the token, where there is one."""
+        if self._token is not None and request.path not in OPEN_PATHS:
+            given = request.headers.get("Authorization", "").encode()
+            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+                return _error("this server wants its bearer token in the Authorization header", "UNAUTHENTICATED", 401)
+        return await handler(request)
 
 
-def _answer(content: dict[str, Any], status: int = 200) -> web.Response:
+def _json(content: dict[str, Any], status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(content), status=status, content_type="application/json")
 
 
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except InvalidRequest as exc:
-        return _answer({"error": str(exc)}, 400)
-    except OomstreamError as exc:
-        return _answer({"error": str(exc)}, 503)
-    except web.HTTPException as exc:
-        return _answer({"error": exc.reason}, exc.status)
-
-
-def _guard(token: str | None) -> Any:
-    expected = f"Bearer {token}".encode()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
-        if token is not None and request.path not in OPEN_PATHS and not hmac.compare_digest(given, expected):
-            return _answer({"error": "this server wants its bearer token in the Authorization header"}, 401)
-        return await handler(request)
-
-    return guard
-
-
-def _wanted(body: bytes) -> tuple[list[str], dict[str, list[Any]]]:
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidRequest("the request is not JSON") from exc
-    features = request.get("features") if isinstance(request, dict) else None
-    entities = request.get("entities") if isinstance(request, dict) else None
-    if not isinstance(features, list) or not all(isinstance(each, str) for each in features):
-        raise InvalidRequest('the request needs "features": a list of full feature names')
-    if not isinstance(entities, dict) or not all(isinstance(each, list) for each in entities.values()):
-        raise InvalidRequest('the request needs "entities": a list of values per key column')
-    return features, entities
-
-
-def _feast_shape(response: OnlineResponse) -> dict[str, Any]:
-    columns, statuses, times = response.to_dict(), response.statuses, response.event_times
-    results = []
-    for name, values in columns.items():
-        present = ["PRESENT"] * len(values)
-        stamps = times.get(name) or [None] * len(values)
-        results.append(
-            {
-                "values": [plain_json(value) for value in values],
-                "statuses": [str(each) for each in statuses.get(name, present)],
-                "event_timestamps": [None if time is None else time_text(time) for time in stamps],
-            }
-        )
-    return {"metadata": {"feature_names": list(columns), "age_us": response.age_us}, "results": results}
+def _error(sentence: str, code: str, status: int) -> web.Response:
+    return _json({"error": sentence, "code": code}, status)

@@ -56,7 +56,8 @@ class SharedFiles:
             raise InvalidSetting("this server shares no files: set OOMSTREAM_SERVE_FILES to the folder that it may use")
         try:
             path = (self._folder / name).resolve()
-        except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a zero byte, a name too long
+            path.exists()
+        except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a zero byte, a name too long, no right
             raise InvalidRequest(f"{_shown(name)} is no path") from exc
         if not name or not path.is_relative_to(self._folder):
             raise InvalidRequest(f"{_shown(name)} is not in the folder that the server shares (OOMSTREAM_SERVE_FILES)")

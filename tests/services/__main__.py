@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from tests.services import kafka, tidb, tikv
+from tests.services import kafka, oomclient, tidb, tikv
 from tests.services.build import BuildFailed
 from tests.services.server import ServerFailed, ServerMissing
 
@@ -42,6 +42,10 @@ def _build() -> int:
             print(native.missing, file=sys.stderr)
             # Images need no building.
             complete = complete and module.available().way == "docker"
+    if missing := oomclient.missing():
+        print(missing, file=sys.stderr)  # its tests are skipped
+    else:
+        print(f"oomclient {oomclient.VERSION}: {oomclient.folder()}")
     return 0 if complete else 1
 
 

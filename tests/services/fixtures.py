@@ -12,11 +12,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from tests.services import kafka, mariadb, tidb, tikv
+from tests.services import kafka, mariadb, oomclient, tidb, tikv
+from tests.services.build import BuildFailed
 from tests.services.mysql_protocol import SqlServer
 from tests.services.server import Availability, Server
 from tests.services.tikv import TikvServer
@@ -141,6 +143,20 @@ def native_tikv(_native_tikv: TikvServer) -> Iterator[TikvServer]:
     """A TiKV that splits regions and makes calls fail on request (`control`)."""
     yield _native_tikv
     _native_tikv.heal()
+
+
+@pytest.fixture(scope="session")
+def oomclient_folder() -> Path:
+    """The folder that holds oomstore's published Python client; a machine without cargo skips, in CI too."""
+    if missing := oomclient.missing():
+        pytest.skip(missing)
+    try:
+        return oomclient.folder()
+    except BuildFailed as exc:
+        reason = f"oomclient {oomclient.VERSION} cannot be built here: {exc}"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 def _let_client_threads_end() -> None:
