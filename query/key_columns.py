@@ -1,4 +1,7 @@
-"""Which columns of a request hold the entity keys: by the key's name, or by ``entity.key``."""
+"""Which columns of a request hold the entity keys: by the key's name, or by ``entity.key``.
+
+Where there is only one key field, a column ``entity_key`` holds it too: oomstore's label files call it so.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from collections.abc import Collection, Iterable, Mapping
 from oomstream.schemas.errors import InvalidRequest
 from oomstream.schemas.groups import FeatureGroup
 
+ENTITY_KEY = "entity_key"
+"""oomstore's name of the column that holds an entity's only key field."""
+
 
 def find_key_columns(
     groups: Iterable[FeatureGroup], columns: Collection[str], *, where: str, error: type[InvalidRequest]
 ) -> Mapping[str, tuple[str, ...]]:
     """Find the columns that hold the keys of every entity that a request touches.
 
-    A column named ``entity.key`` is taken before one that bears the key's plain name.
+    A column named ``entity.key`` is taken before one that bears the key's plain name, and that before ``entity_key``.
 
     Args:
         groups: Groups of the request.
@@ -28,6 +34,7 @@ def find_key_columns(
         InvalidRequest: As `error`: a key has no column, or two entities would take the same plain column; names them.
     """
     by_entity = {group.entity: group.key_names for group in groups}
+    only_key = [key for keys in by_entity.values() for key in keys]
     found: dict[str, tuple[str, ...]] = {}
     plain: dict[str, str] = {}
     for entity, keys in by_entity.items():
@@ -43,6 +50,8 @@ def find_key_columns(
                         f"{where}: key column {key!r} could mean {other}.{key} or {qualified}; name the columns so"
                     )
                 names.append(key)
+            elif ENTITY_KEY in columns and only_key == [key]:
+                names.append(ENTITY_KEY)
             else:
                 raise error(f"{where}: key column {key!r} (or {qualified!r}) of entity {entity!r} is missing")
         found[entity] = tuple(names)

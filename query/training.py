@@ -14,7 +14,7 @@ import pyarrow as pa
 from oomstream.query.arrow import Chunked, numbers, pc, table_of
 from oomstream.query.columns import plain_type, scan_rows, typed_column
 from oomstream.query.engine import Duck, GroupJoin
-from oomstream.query.key_columns import find_key_columns
+from oomstream.query.key_columns import ENTITY_KEY, find_key_columns
 from oomstream.query.label_columns import csv_key_type, key_column, label_times, once, pushed_keys, time_column
 from oomstream.query.labels import Labels, read_labels
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS
@@ -149,6 +149,9 @@ def _prepare(labels: Any, request: TrainingRequest) -> _Prepared:
         for key in group.keys
         for name in (key.name, f"{group.entity}.{key.name}")
     }
+    only_keys = {key for group in groups for key in group.keys}
+    if len(only_keys) == 1:
+        csv_types[ENTITY_KEY] = csv_key_type(only_keys.pop())
     table = read_labels(labels, text_columns=csv_types)
     taken = {f"{group.name}.{feature.name}" for group, feature in request.features}.intersection(table.names)
     if taken:
