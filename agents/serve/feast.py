@@ -100,7 +100,7 @@ def push_request(body: bytes) -> PushRequest:
         raise InvalidRequest('the request needs "push_source_name": the name of a group')
     if not isinstance(columns, dict):
         raise InvalidRequest('the request needs "df": a list of values per column')
-    if to not in {"online", "online_and_offline"}:
+    if to not in ("online", "online_and_offline"):  # no set: it may be anything
         raise InvalidRequest('"to" must be online or online_and_offline: an event is always written to both')
     lists: dict[str, Sequence[Any]] = {}
     for name, column in columns.items():

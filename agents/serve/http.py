@@ -134,6 +134,8 @@ class HttpApi:
             except web.HTTPException as exc:
                 code = _CODE_OF_STATUS.get(exc.status, "INVALID_ARGUMENT")
                 response = _error(f"{exc.reason}: {request.method} {request.path[:80]}", code, exc.status)
+                if "Allow" in exc.headers:
+                    response.headers["Allow"] = exc.headers["Allow"]
             except Exception as exc:
                 failure = failure_of(exc)
                 timed.of_a_store = failure.is_of_a_store
@@ -147,7 +149,10 @@ class HttpApi:
         if self._token is not None and request.path not in OPEN_PATHS:
             given = request.headers.get("Authorization", "").encode()
             if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                return _error("this server wants its bearer token in the Authorization header", "UNAUTHENTICATED", 401)
+                sentence = "this server wants its bearer token in the Authorization header"
+                refused = _error(sentence, "UNAUTHENTICATED", 401)
+                refused.headers["WWW-Authenticate"] = "Bearer"
+                return refused
         return await handler(request)
 
 

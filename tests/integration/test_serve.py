@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,10 @@ def test_errors_have_one_shape(cli: Cli) -> None:
             found, answer = ask(f"{url}{path}", content)
             assert (found, answer["code"]) == (status, code)
             assert answer["error"]
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"{url}/push", timeout=30)
+        with raised.value as refused:
+            assert refused.headers["Allow"] == "POST"
         with AgentClient(said[-2].split()[-1].removeprefix("http://")) as client:
             large = pb.OnlineGetRequest(entity_key="x" * 3_000, features=["rides.price"])
             assert client.failure("OnlineGet", large)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED

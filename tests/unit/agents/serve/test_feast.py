@@ -94,6 +94,7 @@ def test_wrong_pushes(df: dict[str, Any], sentence: str) -> None:
         (b'{"df": {}}', '"push_source_name"'),
         (b'{"push_source_name": "clicks"}', '"df"'),
         (b'{"push_source_name": "clicks", "df": {}, "to": "offline"}', '"to" must be online or online_and_offline'),
+        (b'{"push_source_name": "clicks", "df": {}, "to": {}}', '"to" must be online or online_and_offline'),
     ],
 )
 def test_wrong_push_bodies(body: bytes, sentence: str) -> None:
