@@ -25,6 +25,7 @@ from oomstream.agents.serve.agent import count_statuses
 from oomstream.agents.serve.api_page import api_document, api_page
 from oomstream.agents.serve.failures import CALLS_PER_REQUEST, failure_of
 from oomstream.agents.serve.feast import push_request, pushed_events, read_answer, read_request, unknown_columns
+from oomstream.agents.serve.loopback import is_of_this_machine
 from oomstream.agents.serve.metrics import CONTENT_TYPE, ServeMetrics
 from oomstream.agents.serve.pushes import Pushes
 from oomstream.agents.serve.registered import Registered
@@ -145,7 +146,9 @@ class HttpApi:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Ask for the token, where there is one."""
+        """Ask for the token, where there is one; else make sure that no page of another host sent the request."""
+        if self._token is None and not is_of_this_machine(request):
+            return _error("without a token this server is for this machine alone", "PERMISSION_DENIED", 403)
         if self._token is not None and request.path not in OPEN_PATHS:
             given = request.headers.get("Authorization", "").encode()
             if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import ssl
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from oomstream.agents.serve.grpc_server import GrpcServer, credentials_of
 from oomstream.agents.serve.http import HttpApi
 from oomstream.agents.serve.imports import Imports
 from oomstream.agents.serve.joins import Joins
+from oomstream.agents.serve.loopback import is_loopback
 from oomstream.agents.serve.metrics import ServeMetrics
 from oomstream.agents.serve.pushes import Pushes
 from oomstream.agents.serve.registered import Registered
@@ -75,14 +75,6 @@ def protection(settings: Settings, host: str) -> ssl.SSLContext | None:
                 "OOMSTREAM_SERVE_CERTIFICATE and OOMSTREAM_SERVE_KEY are not a certificate and its key as PEM text"
             ) from exc
     return context
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server:

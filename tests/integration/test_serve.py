@@ -128,6 +128,30 @@ def test_what_is_open_to_others_must_be_protected(cli: Cli) -> None:
     assert "secret" not in said
 
 
+def test_pages_of_other_hosts_cannot_use_a_browser_on_this_machine(cli: Cli) -> None:
+    """Without a token, what comes from a page of another host, or under another host's name, is 403."""
+    with serving(cli) as said:
+        url = url_of(said)
+        port = url.rpartition(":")[2]
+        for headers, status in (
+            ({"Origin": "https://example.com"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Host": f"rebound.example.com:{port}"}, 403),
+            ({"Host": "[half"}, 403),
+            ({"Origin": f"http://localhost:{port}"}, 200),
+            ({"Host": f"localhost:{port}"}, 200),
+            ({"Host": "[::1]:80"}, 200),
+        ):
+            request = urllib.request.Request(f"{url}/health", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    found = answer.status
+            except urllib.error.HTTPError as exc:
+                with exc:
+                    found = exc.code
+            assert found == status, headers
+
+
 def test_a_taken_port_is_named(cli: Cli) -> None:
     """A port that something else listens on is one sentence."""
     with serving(cli) as said:
