@@ -59,7 +59,10 @@ class Definitions:
             if horizon_us := counts.get(f"{HORIZON_COUNTER}{row.id}", 0):
                 registered = replace(registered, horizon_us=horizon_us)
             if row.id in live:
-                registered = replace(registered, **live[row.id])
+                sync_id, revision_id, time_us = live[row.id]
+                registered = replace(
+                    registered, sync_id=sync_id, online_revision_id=revision_id, online_time_us=time_us
+                )
             groups[row.name] = registered
             keys.setdefault(row.entity_id, registered.group)
         return Catalog(
@@ -77,15 +80,14 @@ class Definitions:
             groups=groups,
         )
 
-    async def _live(self, connection: AsyncConnection) -> dict[int, dict[str, int]]:
-        """What readers of batch groups need to know, by group id: the copy they see, and of what it is."""
+    async def _live(self, connection: AsyncConnection) -> dict[int, tuple[int, int, int]]:
+        """What readers of batch groups need to know, by group id: the copy they see, its revision and its time."""
         sync, revision = self._tables.sync, self._tables.revision
         query = sa.select(sync.c.group_id, sync.c.id, revision.c.id, revision.c.revision_time).join_from(
             sync, revision, sync.c.revision_id == revision.c.id
         )
         found = await connection.execute(query.where(sync.c.state == int(SyncState.LIVE)))
-        names = ("sync_id", "online_revision_id", "online_time_us")
-        return {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
+        return {group_id: (sync_id, revision_id, time_us) for group_id, sync_id, revision_id, time_us in found}
 
     async def check(self, connection: AsyncConnection, plan: Plan) -> None:
         """Make sure that the catalog is still the one that the plan was made from.

@@ -32,7 +32,8 @@ def table_name(group_id: int, revision_id: int) -> str:
 
 async def stored_columns(connection: AsyncConnection, table: str, dialect: Dialect) -> list[StoredColumn]:
     """The columns that a table has; none if there is no such table."""
-    return [StoredColumn(*row) for row in await connection.exec_driver_sql(dialect.columns_text(table))]
+    found: Iterable[Any] = await connection.exec_driver_sql(dialect.columns_text(table))
+    return [StoredColumn(*row) for row in found]
 
 
 class RevisionTable:

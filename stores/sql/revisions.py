@@ -1,8 +1,8 @@
 """Revisions and their online copies in SQL: statements on the two metadata tables.
 
-Whatever decides by more than one row locks the group's row first, so that imports, syncs and gc of one group take turns;
-the rest are updates of one row that name the state they expect. Rows are locked in one order, group, revision by id,
-copy, counter, so nobody waits in a circle. On SQLite one transaction writes at a time.
+Whatever decides by more than one row locks the group's row first, so that imports, syncs and gc of one group take
+turns; the rest are updates of one row that name the state they expect. Rows are locked in one order, group, revision by
+id, copy, counter, so nobody waits in a circle. On SQLite one transaction writes at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from oomstream.stores.sql.tables import MetaTables
 
 DUMMY = "dummy revision"
 _COUNTER = "revision"
+_DROP_US = 600_000_000
+"""For so long whoever marked a revision as being dropped is alone in dropping it, microseconds."""
 
 
 class State(IntEnum):
@@ -161,7 +163,8 @@ class Revisions:
         """Mark a draft, and the dummy revision if nobody else needs it, as being dropped.
 
         Returns:
-            What was marked, the last id first; their tables are to be dropped, then their rows (`remove`).
+            What was marked, the last id first; their tables are to be dropped, then their rows (`remove`), within
+            `_DROP_US`: after that others may do it.
         """
         await self._lock(connection, draft.group_id)
         revision = self._revision
@@ -180,26 +183,31 @@ class Revisions:
         over = sa.and_(
             revision.c.state == int(State.DRAFT), revision.c.lease > 0, revision.c.lease_until <= self._clock
         )
-        for revision_id in (
-            await connection.scalars(sa.select(revision.c.id).where(over).order_by(revision.c.id))
-        ).all():
+        found = await connection.scalars(sa.select(revision.c.id).where(over).order_by(revision.c.id))
+        for revision_id in found.all():
             marked = sa.update(revision).where(revision.c.id == revision_id, over)
             await connection.execute(marked.values(state=int(State.DROPPING)))
-        found = await connection.execute(self._all().where(revision.c.state == int(State.DROPPING)))
-        return [_revision(row._mapping) for row in found]
+        left = (revision.c.state == int(State.DROPPING), revision.c.lease_until <= self._clock)
+        return [_revision(row._mapping) for row in await connection.execute(self._all().where(*left))]
 
     async def _mark(self, connection: AsyncConnection, revision: Revision, state: State) -> bool:
-        marked = sa.update(self._revision).where(*self._is(revision, state)).values(state=int(State.DROPPING))
-        return (await connection.execute(marked)).rowcount == 1
+        marked = sa.update(self._revision).where(*self._is(revision, state))
+        values = {"state": int(State.DROPPING), "lease_until": self._clock + _DROP_US}
+        return (await connection.execute(marked.values(**values))).rowcount == 1
 
     async def remove(self, connection: AsyncConnection, revisions: Sequence[Revision], *, give_back: bool) -> None:
-        """Remove rows of revisions whose tables are gone; gives back ids, last first, that nobody has passed."""
+        """Remove rows of revisions whose tables are gone; gives back ids, last first, that nobody has passed.
+
+        An id is not given back once others may be dropping its table: they could hit that of the next draft.
+        """
+        revision, counter = self._revision, self._tables.counter
         for each in revisions:
-            gone = sa.delete(self._revision).where(*self._is(each, State.DROPPING))
-            if (await connection.execute(gone)).rowcount == 1 and give_back:
-                counter = self._tables.counter
+            mine = self._is(each, State.DROPPING)
+            alone = sa.delete(revision).where(*mine, revision.c.lease_until > self._clock)
+            if give_back and (await connection.execute(alone)).rowcount == 1:
                 last = sa.update(counter).where(counter.c.kind == _COUNTER, counter.c.value == each.id)
                 await connection.execute(last.values(value=each.id - 1))
+            await connection.execute(sa.delete(revision).where(*mine))
 
     async def retire(self, connection: AsyncConnection, revision: Revision) -> bool:
         """Mark a published revision as being dropped; False if it is gone already.
@@ -322,7 +330,7 @@ _COLUMNS = (
 
 
 def revision_of(row: Sequence[Any]) -> Revision:
-    """A revision from a row of `Revisions.published` as a driver gives it: text perhaps as bytes, booleans as 0 and 1."""
+    """A revision from a row of `Revisions.published` as a driver gives it: perhaps bytes for text, 0 for false."""
     values = [bytes(each).decode() if isinstance(each, bytes | bytearray) else each for each in row]
     return _revision(dict(zip(_COLUMNS, values, strict=True)))
 

@@ -109,7 +109,7 @@ class _SqlCut(Cut):
                 return
             names = [quote_name(name, self._dialect.quote) for name in group.key_names]
             wanted = await self._reader.fill_wanted(names, keys)
-            sql += f" WHERE ({', '.join(form.keys)}) IN (SELECT {', '.join(names)} FROM {wanted})"
+            sql += f" WHERE ({', '.join(form.keys)}) IN (SELECT {', '.join(names)} FROM {wanted})"  # noqa: S608
         sql += f" ORDER BY {', '.join(form.keys)}"
         complete = with_missing(form, features)
         with telling_misfits(form):
