@@ -95,7 +95,14 @@ def _lists(kind: ValueType, column: Chunked, __: int) -> Column | None:
     chunks: Any = column.chunks
     if any(items.flatten().null_count for items in chunks):
         return None
-    return column.to_pylist()
+    lists = column.to_pylist()
+    if not pa.types.is_floating(arrow.value_type):
+        return lists
+    return [None if each is None else _without_negative_zeros(each) for each in lists]
+
+
+def _without_negative_zeros(items: list[float]) -> list[float]:
+    return [each + 0.0 for each in items] if 0.0 in items else items
 
 
 _AVRO_ITEMS: dict[Kind, Callable[[pa.DataType], bool]] = {
@@ -190,12 +197,12 @@ def _lists_of_text(kind: ValueType, column: Chunked, __: int) -> Column | None:
 
 
 def _doubles_of_list(items: Sequence[float]) -> list[float]:
-    return list(map(float, items))
+    return _without_negative_zeros(list(map(float, items)))
 
 
 def _floats_of_list(items: Sequence[float]) -> list[float]:
     layout = f"<{len(items)}f"
-    return list(struct.unpack(layout, struct.pack(layout, *items)))
+    return _without_negative_zeros(list(struct.unpack(layout, struct.pack(layout, *items))))
 
 
 _AS_IN_JSON = {Kind.BOOLEAN: bool, Kind.INT: int, Kind.LONG: int, Kind.STRING: str, Kind.ENUM: str}

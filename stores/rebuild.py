@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
+from oomstream.schemas.groups import Category
 from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value
 from oomstream.schemas.versions import SourceKind, Version
@@ -44,11 +45,13 @@ async def rebuild_source(
     Doing it again, or beside running writers, is harmless: versions only rise.
 
     Returns:
-        How many online rows were written.
+        How many online rows were written; none of a batch group, which takes nothing from sources.
 
     Raises:
         StoreUnavailable: Some rows may have been written; do it again.
     """
+    if registered.group.category is not Category.STREAM:
+        return 0
     codec = BodyCodec(registered)
     written = 0
     while start < end:

@@ -56,7 +56,7 @@ def match_header(group: FeatureGroup, header: Sequence[str], *, where: str, begu
     defaults = {each.name for each in group.features if each.has_default} if begun else set()
     missing = [name for name in _fields(group) if name not in found and name not in defaults]
     if missing:
-        names = ", ".join(repr(_shown(group, name)) for name in missing)
+        names = ", ".join(" or ".join(map(repr, _shown(group, name))) for name in missing)
         raise InvalidImport(f"{where}: no column {names} ({_expected(group)})")
     return found
 
@@ -81,13 +81,13 @@ def _meanings(group: FeatureGroup) -> dict[str, str]:
 
 
 def _expected(group: FeatureGroup) -> str:
-    return f"its columns are {', '.join(_shown(group, name) for name in _fields(group))}"
+    return f"its columns are {', '.join(' or '.join(_shown(group, name)) for name in _fields(group))}"
 
 
-def _shown(group: FeatureGroup, field: str) -> str:
-    """The name that people use for a field's column."""
+def _shown(group: FeatureGroup, field: str) -> list[str]:
+    """The names that people use for a field's column."""
     if len(group.keys) == 1 and field == group.key_names[0]:
-        return group.entity if group.entity not in set(_fields(group)) else field
+        return [field] if group.entity in set(_fields(group)) else [group.entity]
     if group.event_time is not None and field == group.event_time.name:
-        return field if field == UNIX_MILLI else f"{field} or {UNIX_MILLI}"
-    return field
+        return list(dict.fromkeys([field, UNIX_MILLI]))
+    return [field]

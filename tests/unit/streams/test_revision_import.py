@@ -1,0 +1,277 @@
+"""A file becomes a revision of a batch group, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from oomstream.schemas.errors import InvalidImport, InvalidRequest, UnknownGroup
+from oomstream.stores.opening import Stores
+from oomstream.stores.settings import Settings, load_settings
+from oomstream.streams import revision_import
+from oomstream.streams.import_report import ImportProgress, Stage
+from oomstream.streams.importing import import_chunks, import_file, link_table
+from tests.unit.streams.imports import csv_file, stores
+
+HEADER = "score,user,state"
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Embedded stores that nobody has made yet."""
+    return load_settings(data_dir=tmp_path / "data")
+
+
+def tables(settings: Settings) -> list[str]:
+    """Tables of revisions that there are."""
+    with sqlite3.connect(settings.data_dir / "history.db") as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'offline_batch_%'").fetchall()
+    connection.close()
+    return sorted(name for (name,) in rows)
+
+
+async def rows_of(opened: Stores, number: int) -> list[tuple[object, ...]]:
+    """Rows of a revision: key and values."""
+    group = (await opened.history.load_catalog()).group("account")
+    (revision,) = [each for each in await opened.history.revisions(group) if each.id == number]
+    return [(*row.key, *row.values) for row in await opened.history.scan_revision(group, revision)]
+
+
+def test_a_revision_of_a_file(tmp_path: Path, settings: Settings) -> None:
+    """The first import makes the dummy revision and its own; without a time it is of now, and not anchored."""
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            file = csv_file(tmp_path / "a.csv", HEADER, [(3, "b", "NY"), (-1, "a", "")])
+            seen: list[ImportProgress] = []
+            report = await import_file(*opened, "account", file, doc="first", progress=seen.append, settings=settings)
+            assert report.revision is not None
+            assert (report.group, report.rows, report.revision.id) == ("account", 2, 2)
+            assert not report.revision.anchored
+            assert abs(report.revision.time_us / 1e6 - time.time()) < DEADLINE_S
+            dummy, first = await opened.history.revisions()
+            assert (dummy.id, dummy.is_dummy, first.doc) == (1, True, "first")
+            assert await rows_of(opened, 2) == [("a", "", -1), ("b", "NY", 3)]
+            assert seen == [(Stage.WRITING, 2, file.stat().st_size - len(HEADER) - 1)]
+            again = await import_file(*opened, "account", file, revision_us=1_600_000_000_000_000, settings=settings)
+            assert again.revision is not None
+            assert (again.revision.id, again.revision.anchored, again.revision.time_us) == (
+                3,
+                True,
+                1_600_000_000_000_000,
+            )
+
+    asyncio.run(scenario())
+
+
+def test_a_parquet_file_in_many_batches(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all row groups and batches come in, and a wrong one among them is named by its number."""
+    monkeypatch.setattr("oomstream.streams.import_files.MAX_BATCH_ROWS", 70)
+    monkeypatch.setattr(revision_import, "ROWS_PER_LOAD", 30)
+    users = [f"u{at:04}" for at in range(1_000)]
+    table = pa.table({"user_id": users, "state": pa.array([None] * 1_000, pa.string()), "score": range(1_000)})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    users[765] = users[12]
+    parquet.write_table(table.set_column(0, "user_id", pa.array(users)), tmp_path / "b.parquet", row_group_size=300)
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            report = await import_file(*opened, "account", tmp_path / "a.parquet", settings=settings)
+            assert report.rows == 1_000
+            assert [row[2] for row in await rows_of(opened, 2)] == list(range(1_000))
+            with pytest.raises(InvalidImport, match=r"^b.parquet: row 766 has the key of an earlier row$"):
+                await import_file(*opened, "account", tmp_path / "b.parquet", settings=settings)
+            assert len(tables(settings)) == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("header", "last", "says"),
+    [
+        (HEADER, "7,u1,x", "line 90002 has the key of an earlier row"),
+        (HEADER, "secret,u,x", "line 90002, column 'score' is not an integer"),
+        (HEADER, "3.0,u,secret", "line 90002, column 'score' is not an integer"),
+        (HEADER, ",u,x", "line 90002, column 'score' is null but is not nullable"),
+        (HEADER, "7,,x", "line 90002, column 'user' is empty, but is part of the entity key"),
+        (HEADER, f"7,{'secret' * 50},x", "line 90002, column 'user' is longer than 255 bytes, but is part of"),
+        (HEADER, f"7,u,{'secret' * 200_000}", "line 90002 is longer than 1048576 bytes"),
+        (HEADER, "7,u", "line 90002 has 2 cells, but the header has 3"),
+        (HEADER, '7,u,"secret', "line 90002: a quotation mark stands where none may"),
+        ("score,user", "7,u", "line 1: no column 'state' (its columns are user, state, score)"),
+        ("score,user,state,more", "7,u,x,y", "line 1: column 'more' is none of group account (its columns are"),
+        ("score,user,state,state", "7,u,x,y", "line 1: column 'state' is there twice"),
+        (
+            "score,user,user_id,state",
+            "7,u,u,y",
+            "line 1: column 'user_id' is there beside 'user', which means the same",
+        ),
+    ],
+)
+def test_a_bad_row_late_in_the_file_leaves_nothing(
+    tmp_path: Path, settings: Settings, header: str, last: str, says: str
+) -> None:
+    """The error names line and column but no value; no row, table or id is left, and the next import gets the id."""
+    more = ",x" * (header.count(",") - 2)
+    rows = [(at, f"u{at}", f"x{more}") if header.count(",") > 1 else (at, f"u{at}") for at in range(90_000)]
+    bad = csv_file(tmp_path / "bad.csv", header, [*rows, (last,)])
+    good = csv_file(tmp_path / "good.csv", HEADER, [(1, "a", "x")])
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            with pytest.raises(InvalidImport) as error:
+                await import_file(*opened, "account", bad, settings=settings)
+            assert str(error.value).startswith(f"bad.csv: {says}")
+            assert "secret" not in str(error.value)
+            assert tables(settings) == []
+            assert await opened.history.revisions() == []
+            report = await import_file(*opened, "account", good, settings=settings)
+            assert report.revision is not None
+            assert report.revision.id == 2
+
+    asyncio.run(scenario())
+
+
+def test_names_of_columns(tmp_path: Path, settings: Settings) -> None:
+    """A key by its entity's name, its own or both; features by name or full name; any order, any delimiter."""
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            for header in ("state;user;score", "account.score;user_id;state", "user.user_id;state;account.score"):
+                cells = {"score": "1", "user": "a", "state": "NY"}
+                short = {"account.score": "score", "user_id": "user", "user.user_id": "user"}
+                row = ";".join(cells[short.get(name, name)] for name in header.split(";"))
+                file = csv_file(tmp_path / "a.txt", header, [(row,)])
+                report = await import_file(*opened, "account", file, delimiter=";", settings=settings)
+                assert report.revision is not None
+                assert await rows_of(opened, report.revision.id) == [("a", "NY", 1)]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_of_bytes(settings: Settings) -> None:
+    """Bytes that come in pieces are imported when they end; a stream that breaks off leaves nothing."""
+
+    async def pieces(*, breaks: bool) -> AsyncIterator[bytes]:
+        yield b"user,sco"
+        yield b"re,state\na,1,x\nb,"
+        for at in range(200_000):
+            yield b"2,y\n%d," % at
+        if breaks:
+            raise ConnectionError("gone")
+        yield b"3,z"
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            with pytest.raises(ConnectionError):
+                await import_chunks(*opened, "account", pieces(breaks=True), settings=settings)
+            assert tables(settings) == []
+            report = await import_chunks(*opened, "account", pieces(breaks=False), settings=settings)
+            assert report.revision is not None
+            assert (report.rows, report.revision.id) == (200_002, 2)
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_imported_at_all(tmp_path: Path, settings: Settings) -> None:
+    """An unknown group, a missing, damaged or unreadable file, and a link to nothing are typed errors that name it."""
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "a.arrow").write_bytes(b"ARROW1 no")
+    (tmp_path / "a.feather").write_bytes(b"FEA1")
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            with pytest.raises(UnknownGroup, match="no feature group named 'nothing'"):
+                await import_file(*opened, "nothing", tmp_path / "a.csv", settings=settings)
+            for name, says in (
+                ("a.csv", "cannot read .*a.csv: No such file"),
+                (".", "cannot read .*: Is a directory"),
+                ("a.parquet", "a.parquet: not a readable .parquet file"),
+                ("a.arrow", "a.arrow: not a readable .arrow file"),
+                ("a.feather", "a.feather: not a readable .feather file"),
+            ):
+                with pytest.raises(InvalidImport, match=says):
+                    await import_file(*opened, "account", tmp_path / name, settings=settings)
+            with pytest.raises(InvalidRequest, match="nothing"):
+                await link_table(opened.history, "account", "nothing")
+            with pytest.raises(InvalidRequest, match="clicks is a stream group"):
+                await link_table(opened.history, "clicks", "nothing")
+            assert tables(settings) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_linked_table(settings: Settings) -> None:
+    """A table of the user's becomes a revision as it is."""
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            with sqlite3.connect(settings.data_dir / "history.db") as connection:
+                connection.execute("CREATE TABLE mine (user_id TEXT, score INTEGER, state TEXT, other TEXT)")
+                connection.execute("INSERT INTO mine VALUES ('a', 1, 'NY', 'x')")
+            connection.close()
+            linked = await link_table(opened.history, "account", "mine", revision_us=5_000_000, doc="linked")
+            assert (linked.linked, linked.time_us, linked.table, linked.doc) == (True, 5_000_000, "mine", "linked")
+            assert await rows_of(opened, linked.id) == [("a", "NY", 1)]
+
+    asyncio.run(scenario())
+
+
+def test_killed_in_the_middle(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After kill -9 nobody sees anything of the import; the next one removes what is left when the lease is over."""
+
+    async def prepare() -> None:
+        async with stores(settings):
+            pass
+
+    asyncio.run(prepare())
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "oomstream.agents.cli.main", "import", "-g", "account", "--input-file", str(pipe)]
+    environment = {**os.environ, "OOMSTREAM_DATA_DIR": str(settings.data_dir)}
+    with subprocess.Popen(command, env=environment) as process:
+        with pipe.open("wb") as writer:
+            writer.write(b"user,score,state\n" + b"".join(b"u%d,1,x\n" % at for at in range(500_000)))
+            writer.flush()
+            deadline = time.monotonic() + DEADLINE_S
+            while not any(draft_rows(settings, table) for table in tables(settings)):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        assert process.wait(DEADLINE_S) == -9
+    assert len(tables(settings)) == 2
+
+    async def look() -> None:
+        async with stores(settings) as opened:
+            assert await opened.history.revisions() == []
+            with sqlite3.connect(settings.data_dir / "history.db") as connection:
+                connection.execute("UPDATE revision SET lease_until = 1 WHERE lease_until > 0")
+            connection.close()
+            file = csv_file(tmp_path / "good.csv", HEADER, [(1, "a", "x")])
+            report = await import_file(*opened, "account", file, settings=settings)
+            assert report.revision is not None
+            assert await rows_of(opened, report.revision.id) == [("a", "x", 1)]
+            assert len(await opened.history.revisions()) == 2
+            assert len(tables(settings)) == 2
+
+    asyncio.run(look())
+
+
+def draft_rows(settings: Settings, table: str) -> int:
+    """Rows of a table, read past the store."""
+    with sqlite3.connect(settings.data_dir / "history.db", timeout=30) as connection:
+        (count,) = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
+    connection.close()
+    return int(count)
