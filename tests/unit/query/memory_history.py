@@ -13,6 +13,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.types import Kind
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut, HistoryRow, HistoryStore
+from oomstream.stores.revisions import Revision
 
 _ARROW = {Kind.STRING: pa.string(), Kind.BYTES: pa.binary(), Kind.BOOLEAN: pa.bool_(), Kind.DOUBLE: pa.float64()}
 _INTEGERS = {Kind.INT, Kind.LONG, Kind.DATE, Kind.TIMESTAMP_MICROS, Kind.TIMESTAMP_MILLIS}
@@ -39,6 +40,23 @@ class MemoryCut(Cut):
         self.scans: list[dict[str, Any]] = []
         self._rows = {name: sorted(each, key=_sort_key) for name, each in rows.items()}
         self._table_rows = table_rows
+
+    async def revisions(self, group: FeatureGroup) -> list[Revision]:
+        """None: these tests have stream groups only."""
+        return []
+
+    async def scan_revision(
+        self,
+        group: FeatureGroup,
+        revision: Revision,
+        features: Sequence[str],
+        *,
+        keys: Sequence[tuple[Plain, ...]] | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Fail: there is no revision."""
+        raise AssertionError(revision)
+        yield
 
     async def scan(
         self,
