@@ -12,7 +12,7 @@ from oomstream.schemas.errors import InvalidEvent
 from oomstream.schemas.events import Plain
 from oomstream.schemas.online_value import OnlineRow, OnlineValue, decode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import HistoryRow, Source
+from oomstream.stores.base import HistoryRow, HistoryStore, Source
 from oomstream.stores.rebuild import online_row
 from oomstream.streams.retention import is_over
 
@@ -141,6 +141,35 @@ class Judge:
             return None
         named = {} if row.deleted else dict(zip(self._names, row.values, strict=True))
         return Side(version_of(row, kinds), row.deleted, row.ingest_time_us, named)
+
+
+class NewestTerms:
+    """The terms of a group's newest definition, for work that goes on while definitions change.
+
+    A row written under a definition comes after its publication. So whoever reads rows, and then finds that the
+    definition is still the one known, has read all that they say.
+
+    Args:
+        history: Open history store.
+        registered: The group as the catalog held it.
+    """
+
+    def __init__(self, history: HistoryStore, registered: RegisteredGroup) -> None:
+        self.judge = Judge(registered)
+        self._history = history
+
+    async def changed(self) -> bool:
+        """Look at the catalog; whether `judge` is another now, so that what was read before must be read again.
+
+        Raises:
+            StoreUnavailable: The history database could not be read.
+        """
+        group = self.judge.group
+        registered = (await self._history.load_catalog()).groups[group.name]
+        if registered.group.version == group.version:
+            return False
+        self.judge = Judge(registered)
+        return True
 
 
 def version_of(row: HistoryRow, kinds: Mapping[int, SourceKind]) -> Version:

@@ -23,7 +23,7 @@ from oomstream.schemas.online_value import OnlineRow, decode_value
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryRow, HistoryStore, OnlineChange, OnlineStore
 from oomstream.streams.entities import OnlineRows, PageSize, Pair, key_of, newest_rows, pairs, stored_key
-from oomstream.streams.judging import Finding, Judge, kinds_of
+from oomstream.streams.judging import Finding, Judge, NewestTerms, kinds_of
 
 TRIES = 10
 """How often entities are looked at that workers go on writing while they are repaired."""
@@ -146,16 +146,18 @@ class Repairer:
         Raises:
             StoreUnavailable: Some rows may be mended; do it again.
         """
-        judge, result, size = Judge(registered), Repaired(registered.group.name), PageSize()
-        async for keys in self._doubtful_pages(judge, scope, result):
+        terms, result, size = NewestTerms(self._history, registered), Repaired(registered.group.name), PageSize()
+        async for keys in self._doubtful_pages(terms, scope, result):
             for page in size.pages(keys):
-                await self._mend(judge, page, result, size)
+                await self._mend(terms, page, result, size)
             self._progress(result.entities)
         return result
 
-    async def _doubtful_pages(self, judge: Judge, scope: Scope, result: Repaired) -> AsyncIterator[Sequence[bytes]]:
+    async def _doubtful_pages(
+        self, terms: NewestTerms, scope: Scope, result: Repaired
+    ) -> AsyncIterator[Sequence[bytes]]:
         """Online keys of entities in the scope that need a look; counts all, and mends some already."""
-        group = judge.group
+        judge, group = terms.judge, terms.judge.group
         if scope.keys is not None:
             keys = list(dict.fromkeys(stored_key(group, key) for key in scope.keys))
             result.entities += len(keys)
@@ -173,10 +175,15 @@ class Repairer:
                 result.entities += len(page)
                 if any(pair.row is not None and pair.row.source_id not in kinds for pair in page):
                     kinds = kinds_of(await self._history.sources())
-                yield await self._mend_at_sight(judge, page, kinds, result)
+                yield await self._mend_at_sight(terms, judge, page, kinds, result)
 
     async def _mend_at_sight(
-        self, judge: Judge, page: Sequence[Pair], kinds: Mapping[int, SourceKind], result: Repaired
+        self,
+        terms: NewestTerms,
+        judge: Judge,
+        page: Sequence[Pair],
+        kinds: Mapping[int, SourceKind],
+        result: Repaired,
     ) -> list[bytes]:
         """Mend what history, read before online, is enough to judge; gives back the keys that need another look.
 
@@ -191,6 +198,8 @@ class Repairer:
                 wrong.append(_Wrong(key, finding, value, wanted.value))
             elif finding is not None:
                 unsure.append(key)
+        if wrong and (await terms.changed() or terms.judge is not judge):
+            return unsure + [each.stored_key for each in wrong]  # the rows were read in the terms of the past
         return unsure + await self._write(judge, wrong, result)
 
     async def _with_rows_in(self, group: FeatureGroup, scope: Scope) -> AsyncIterator[list[bytes]]:
@@ -221,16 +230,19 @@ class Repairer:
             found = [(row.key, judge.finding(row.value, kept, kinds)) for row, kept in zip(inside, rows, strict=True)]
             yield [key for key, finding in found if finding in {Finding.UNKNOWN, Finding.UNREADABLE}]
 
-    async def _mend(self, judge: Judge, keys: Sequence[bytes], result: Repaired, size: PageSize) -> None:
+    async def _mend(self, terms: NewestTerms, keys: Sequence[bytes], result: Repaired, size: PageSize) -> None:
         """Look at entities, online before history, and put right what is wrong, until it is."""
         for _ in range(TRIES):
+            judge = terms.judge
             online = await self._online.read(keys)
             rows = await newest_rows(self._history, judge.group, keys)
             kinds = kinds_of(await self._history.sources())
             size.learn([row for row in rows if row is not None])
+            findings = [self._wrong(judge, value, row, kinds) for value, row in zip(online, rows, strict=True)]
+            if any(findings) and await terms.changed():
+                continue
             wrong = []
-            for key, value, row in zip(keys, online, rows, strict=True):
-                finding = self._wrong(judge, value, row, kinds)
+            for key, value, row, finding in zip(keys, online, rows, findings, strict=True):
                 if finding is Finding.UNREADABLE_HISTORY:
                     result.unreadable += 1
                 elif finding is not None:

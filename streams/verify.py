@@ -26,7 +26,7 @@ from oomstream.schemas.online_value import decode_value
 from oomstream.schemas.versions import SourceKind, Version
 from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore, Source
 from oomstream.streams.entities import PageSize, key_of, newest_pages, newest_rows, pairs, stored_key
-from oomstream.streams.judging import Finding, Judge, Side, kinds_of
+from oomstream.streams.judging import Finding, Judge, NewestTerms, Side, kinds_of
 from oomstream.streams.sampling import Sample
 
 LOOKS = 20
@@ -136,16 +136,16 @@ class Verifier:
         Raises:
             StoreUnavailable: A store could not be read.
         """
-        judge = Judge(registered)
+        terms = NewestTerms(self._history, registered)
         result = Verification(registered.group.name, await self._history.sources())
         doubtful: list[bytes] = []
-        async for page in self._doubtful_pages(judge, result):
+        async for page in self._doubtful_pages(terms.judge, result):
             doubtful += page
             if len(doubtful) >= MOST_DOUBTFUL:
-                await self._settle(judge, doubtful, result)
+                await self._settle(terms, doubtful, result)
                 doubtful = []
             self._progress(result.entities)
-        await self._settle(judge, doubtful, result)
+        await self._settle(terms, doubtful, result)
         self._progress(result.entities)
         return result
 
@@ -170,7 +170,7 @@ class Verifier:
             # History was read before online, so equality says that nothing before the positions is missing.
             yield [pair.stored_key for pair in page if judge.finding(pair.online, pair.row, kinds) is not None]
 
-    async def _settle(self, judge: Judge, keys: Sequence[bytes], result: Verification) -> None:
+    async def _settle(self, terms: NewestTerms, keys: Sequence[bytes], result: Verification) -> None:
         """Look at doubtful entities until each is right, or wrong for good."""
         left: dict[bytes, int | None] = dict.fromkeys(keys)
         size = PageSize()
@@ -181,26 +181,33 @@ class Verifier:
                 await self._sleep(LOOK_AGAIN_S)
             still: dict[bytes, int | None] = {}
             for page in size.pages(list(left)):
-                seen, kinds = await self._look(judge, page, size)
+                seen, kinds = await self._look(terms, page, size)
                 for key, each in seen.items():
                     if not each.pending and each.evidence == left[key]:
-                        self._report(judge, key, each, kinds, result)
+                        self._report(terms.judge, key, each, kinds, result)
                     else:
                         still[key] = each.evidence
             left = still
         for key in left:
-            await self._judge_at_positions(judge, key, result)
+            await self._judge_at_positions(terms.judge, key, result)
 
     async def _look(
-        self, judge: Judge, keys: Sequence[bytes], size: PageSize | None = None
+        self, terms: NewestTerms, keys: Sequence[bytes], size: PageSize
     ) -> tuple[dict[bytes, _Seen], Mapping[int, SourceKind]]:
         """One look at some entities; those that are as they should be are left out."""
+        seen, kinds = await self._look_once(terms.judge, keys, size)
+        while seen and await terms.changed():
+            seen, kinds = await self._look_once(terms.judge, keys, size)
+        return seen, kinds
+
+    async def _look_once(
+        self, judge: Judge, keys: Sequence[bytes], size: PageSize
+    ) -> tuple[dict[bytes, _Seen], Mapping[int, SourceKind]]:
         positions = {each.id: each.online_sequence for each in await self._history.sources()}
         online = await self._online.read(keys)
         rows = await newest_rows(self._history, judge.group, keys)
         kinds = kinds_of(await self._history.sources())  # after the rows: a source of theirs may be new
-        if size is not None:
-            size.learn([row for row in rows if row is not None])
+        size.learn([row for row in rows if row is not None])
         found = {}
         for key, value, row in zip(keys, online, rows, strict=True):
             finding = judge.finding(value, row, kinds)

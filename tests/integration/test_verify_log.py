@@ -400,6 +400,21 @@ def test_letters_of_events_that_would_be_valid_today(backends: Backends, broker:
     run(backends, broker, scenario)
 
 
+def test_the_same_bytes_twice_are_two_events(backends: Backends, broker: Broker) -> None:
+    """Two records with the same bytes have two identities, and a row each."""
+
+    async def scenario(taken: Taken) -> None:
+        taken.produce(event("N0", 1), event("N0", 1), GARBAGE, GARBAGE)
+        await taken.take()
+        found = await taken.check()
+        [check] = found.partitions
+        assert (found.wrong, check.events, check.letters) == (0, 2, 2)
+        taken.planting.history("DELETE FROM history_plane WHERE `_sequence` = 1")
+        assert [(each.finding, each.offset) for each in (await taken.check()).first] == [(LogFinding.LOST, 1)]
+
+    run(backends, broker, scenario)
+
+
 def test_letters_written_twice_count_once(backends: Backends, broker: Broker) -> None:
     """A letter that is there twice under one identity, as after a crash, is one."""
 

@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 
+from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.catalog import RegisteredGroup
+from oomstream.schemas.codec import BodyCodec
+from oomstream.schemas.events import RawRecord
 from oomstream.schemas.keys import encode_entity
 from oomstream.schemas.online_value import OnlineRow, OnlineValue, decode_value, encode_key, encode_value, key_prefix
 from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.streams.judging import Finding
 from oomstream.streams.repair import Repairer, Scope, repair
 from oomstream.streams.verify import Verification, Verifier
-from tests.integration.backends import Backends
+from tests.integration.backends import Backends, prepare_async
 from tests.integration.planting import Planting
-from tests.unit.streams.house import T0, House, UnreliableOnline, no_wait, tombstone, valid
+from tests.unit.streams.house import GROUP, T0, House, UnreliableOnline, no_wait, tombstone, valid
 
 KEYS = [f"k{number}" for number in range(40)]
 
@@ -375,6 +379,41 @@ def test_what_a_worker_writes_after_the_look_at_history_is_no_stray(backends: Ba
             assert (done.written, done.removed) == (0, 0)
             found = await Verifier(rows.house.history, meddled(122), sleep=no_wait).verify(rows.registered)
             assert (found.differing, found.moving) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_definition_that_changes_meanwhile(backends: Backends, lost: bool) -> None:
+    """What workers write under a definition that is published meanwhile is no difference, and keeps its new values."""
+
+    async def scenario() -> None:
+        async with rows_on(backends) as rows:
+            pipeline = rows.house.pipeline()
+            await pipeline.start(0, 200, begin=0)
+            changed_group = group_from_avsc(
+                {**GROUP.schema, "fields": [*GROUP.schema["fields"], {"name": "unit", "type": ["null", "string"]}]}
+            )
+
+            async def redefine() -> None:
+                await prepare_async(rows.house.settings, [changed_group])
+                body = {"sensor_id": "k7", "at": T0 + 500, "value": 1.5, "unit": "C"}
+                await pipeline.ingest([RawRecord(120, None, orjson.dumps(body), T0 // 1000)])
+                if lost:
+                    await remove(rows, "k7")
+
+            if lost:
+                await remove(rows, "k8")
+                await repair(rows.house.history, Meddled(rows.house.online, before_scan=redefine), rows.registered)
+            else:
+                online = Meddled(rows.house.online, before_scan=redefine)
+                found = await Verifier(rows.house.history, online, sleep=no_wait).verify(rows.registered)
+                assert found.differing == 0
+                await repair(rows.house.history, rows.house.online, rows.registered)
+            codec = BodyCodec((await rows.house.history.load_catalog()).groups["reading"])
+            value = decode_value(await rows.value("k7"))
+            assert codec.read(value.fingerprint, value.body) == (1.5, "C")
+            assert decode_value(await rows.value("k8")).version.sequence == 8
 
     asyncio.run(scenario())
 
