@@ -29,9 +29,16 @@ from oomstream.stores.rebuild import rebuild_rows
 from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.decoding import Decoding
 from oomstream.streams.letters import by_source, chunks
+from oomstream.streams.retention import is_over
 
 AT_ONCE = 500
 """Most letters in one transaction, which holds up the source's worker."""
+
+FORGOTTEN = "forgotten"
+"""The event's entity was forgotten after it."""
+
+BEFORE_HORIZON = "before_horizon"
+"""The event is older than what the group's history keeps: it may have been replayed, and removed since."""
 
 
 @dataclass(slots=True)
@@ -44,7 +51,8 @@ class ReplayCounts:
         replayed: Events that were written to history now; in a dry run, those that would be.
         present: Events that were in history before.
         waiting: Valid ones whose place the source's worker has not passed yet: it decides them.
-        refused: Those that still are no valid events, by reason.
+        refused: Those that still are no valid events, by reason; and valid ones that are left out, as `FORGOTTEN` or
+            `BEFORE_HORIZON`.
         unknown: Letters, by source, of which history knows no such source of this topic; nothing was done with them.
     """
 
@@ -124,8 +132,9 @@ class Replay:
         outcome = _Outcome()
         while True:
             decoded, registered = await self._decoding.decode(records, self._group.name)
+            events = [event for event in decoded.events if event.event_time_us >= registered.horizon_us]
             try:
-                rows = await self._write(source, registered.group, decoded.events, outcome)
+                rows = await self._write(source, registered.group, events, outcome)
             except DefinitionChanged:
                 await self._decoding.renew()
             else:
@@ -135,9 +144,12 @@ class Replay:
             await self._derive(registered, rows, source.name.kind)
         self.counts.replayed += len(outcome.written)
         self.counts.present += len(present | outcome.found)
-        self.counts.waiting += len(decoded.events) - sum(map(len, (outcome.written, outcome.found, outcome.refused)))
+        self.counts.waiting += len(events) - sum(map(len, (outcome.written, outcome.found, outcome.refused)))
         self.counts.refused.update(str(each.error.reason) for each in decoded.rejected)
         self.counts.refused.update(outcome.refused.values())
+        self.counts.refused += Counter(
+            {FORGOTTEN: len(decoded.forgotten), BEFORE_HORIZON: len(decoded.events) - len(events)}
+        )
 
     async def _write(
         self, source: Source, group: FeatureGroup, events: Sequence[Event], outcome: _Outcome
@@ -166,9 +178,10 @@ class Replay:
         return done.rows
 
     async def _derive(self, registered: RegisteredGroup, rows: list[HistoryRow], kind: SourceKind) -> None:
-        if rows:
-            rows.sort(key=attrgetter("sequence"))
-            await rebuild_rows(self._online, BodyCodec(registered), rows, kind)
+        kept = [row for row in rows if not is_over(registered.group, row, registered.horizon_us)]
+        if kept:
+            kept.sort(key=attrgetter("sequence"))
+            await rebuild_rows(self._online, BodyCodec(registered), kept, kind)
             reach("after_online")
 
 

@@ -43,8 +43,8 @@ def replay(
 
     For after a fix: a definition was applied, the Schema Registry has the schema, or OOMSTREAM_MIN_EVENT_TIME or
     OOMSTREAM_MAX_FUTURE was set, here and for the workers. Safe beside workers, and again: newer values stay, and what
-    is in history already (PRESENT) is left as it is. REFUSED are still invalid, for these REASONS; WAITING lie ahead of
-    their worker, which decides them.
+    is in history already (PRESENT) is left as it is. REFUSED are still invalid, for these REASONS (or stay out, as
+    forgotten or before_horizon); WAITING lie ahead of their worker, which decides them.
     """
     if topic is not None and group is not None:
         raise typer.BadParameter("name a topic or a group, not both", param_hint="--group")

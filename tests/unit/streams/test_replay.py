@@ -22,8 +22,10 @@ from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.settings import load_settings
 from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.decoding import Decoding, WriterSchemas
+from oomstream.streams.forget import forget
 from oomstream.streams.letters import Selection, replayed_identities
-from oomstream.streams.replay import AT_ONCE, Replay, ReplayCounts
+from oomstream.streams.replay import AT_ONCE, BEFORE_HORIZON, FORGOTTEN, Replay, ReplayCounts
+from oomstream.streams.retention import retire
 from oomstream.streams.verify import Verifier
 from tests.unit.streams.house import GROUP, NAME, T0, House, UnreliableHistory, garbage, no_wait, valid
 
@@ -248,6 +250,39 @@ def _of(letter: DeadLetter, topic: str, incarnation: str, offset: int) -> DeadLe
         topic, incarnation, letter.partition, offset, letter.timestamp, letter.stage, letter.reason, letter.message,
         letter.key, letter.value, letter.headers,
     )  # fmt: skip
+
+
+def test_what_retention_removed_is_not_replayed_again(tmp_path: Path) -> None:
+    """An entity that was deleted, and whose rows are gone by retention, does not come back by replaying all letters."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            await ingest(house, valid(0, "a", OLD), deleted(1, "a", OLD + 1), valid(2, "b", 1))
+            assert (await replay(house)).replayed == 2
+            registered = (await house.history.load_catalog()).groups["reading"]
+            await retire(house.history, house.online, registered, age_us=0)
+            assert await house.online_versions() == {"b": (T0 + 1, 2, False)}
+            before = await house.rows()
+            counts = await replay(house)
+            assert (counts.letters, counts.replayed, counts.refused) == (2, 0, {BEFORE_HORIZON: 2})
+            assert await house.rows() == before
+            assert await house.online_versions() == {"b": (T0 + 1, 2, False)}
+
+    asyncio.run(scenario())
+
+
+def test_forgotten_entities_stay_out(tmp_path: Path) -> None:
+    """Letters of an entity that was forgotten after them are counted, and nothing of them is written."""
+
+    async def scenario() -> None:
+        async with House(tmp_path) as house:
+            await ingest(house, valid(0, "a", OLD), valid(1, "b", OLD))
+            await forget(house.history, house.online, await house.history.load_catalog(), "sensor", [("a",)], hold_s=0)
+            counts = await replay(house)
+            assert (counts.letters, counts.replayed, counts.refused) == (2, 1, {FORGOTTEN: 1})
+            assert [row.key for row in await house.rows()] == [("b",)]
+
+    asyncio.run(scenario())
 
 
 def test_dry_run_says_what_would_happen(tmp_path: Path) -> None:
