@@ -60,9 +60,9 @@ class Definitions:
         return self._snapshot
 
     @property
-    def is_old(self) -> bool:
-        """Whether the copy should be read again beside the requests."""
-        return self._cache.age_s > REFRESH_AFTER_S
+    def age_s(self) -> float:
+        """Seconds since the read began that the copy is from."""
+        return self._cache.age_s
 
     async def reload(self) -> Snapshot:
         """Read the catalog anew; what was published before the call is in the result.
@@ -71,6 +71,7 @@ class Definitions:
             StoreUnavailable: The history database cannot be read.
         """
         catalog = await self._cache.reload()
-        if self._snapshot is None or self._snapshot.catalog is not catalog:
+        # Batch groups have it read every few seconds, mostly to the same words: plans are kept then.
+        if self._snapshot is None or self._snapshot.catalog != catalog:
             self._snapshot = Snapshot(catalog)
         return self._snapshot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -11,13 +10,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from oomstream.query.definitions import Definitions
-from oomstream.query.online import EntityRows, OnlinePlan, OnlineResponse, UnknownDefinition
-from oomstream.schemas.errors import Fatal, InvalidRequest, InvalidSetting, OomstreamError, UnknownFeature
+from oomstream.query.online import CopyIsGone, EntityRows, OnlinePlan, OnlineResponse, UnknownDefinition, lasting
+from oomstream.query.refreshing import Refresher
+from oomstream.schemas.errors import (
+    Fatal,
+    InvalidRequest,
+    InvalidSetting,
+    OomstreamError,
+    StoreUnavailable,
+    UnknownFeature,
+)
 from oomstream.stores.base import HistoryStore, OnlineRead, OnlineStore
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.opening import check_pairing, history_store, online_store
 from oomstream.stores.rebuild import finish_pushes
-from oomstream.stores.settings import Settings, load_settings
+from oomstream.stores.settings import METADATA_MAX_AGE_US, Settings, load_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +40,9 @@ ReadSync = Callable[[Sequence[bytes]], list[bytes | None]]
 Clock = Callable[[], float]
 """Wall clock, seconds since 1970-01-01 UTC."""
 
+_READS = 5
+"""How often a request is read before a copy that the metadata names counts as lost: syncs may follow each other."""
+
 
 class AsyncFeatureStore:
     """Online values and training sets, awaited; for one event loop, any number of tasks.
@@ -41,19 +51,27 @@ class AsyncFeatureStore:
     ``await store.close()``.
     """
 
-    def __init__(self, online: OnlineStore, history: HistoryStore, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        online: OnlineStore,
+        history: HistoryStore,
+        *,
+        clock: Clock = time.time,
+        max_age_s: float = METADATA_MAX_AGE_US / 1e6,
+    ) -> None:
         """Put the feature store together; `open` does it from URLs.
 
         Args:
             online: Online store, not opened.
             history: History store that belongs to it, not opened.
             clock: Decides which online values are older than their ttl.
+            max_age_s: How long after a `sync` a revision of before may still be read (setting `metadata_max_age`).
         """
         self._online = online
         self._history = history
         self._clock = clock
         self._definitions = Definitions(CatalogCache(history))
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refresher = Refresher(self._definitions, max_age_s)
         self._is_open = False
 
     @classmethod
@@ -78,7 +96,8 @@ class AsyncFeatureStore:
         """
         chosen = settings or load_settings()
         online = online_store(online_url or chosen.online, chosen)
-        return cls(online, history_store(history_url or chosen.history, chosen), clock=clock)
+        history = history_store(history_url or chosen.history, chosen)
+        return cls(online, history, clock=clock, max_age_s=chosen.metadata_max_age_us / 1e6)
 
     async def connect(self) -> Self:
         """Open both stores, make sure that they belong together, and finish what a killed writer left undone.
@@ -103,10 +122,7 @@ class AsyncFeatureStore:
     async def close(self) -> None:
         """Give back every connection; harmless when called twice."""
         self._is_open = False
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
-            self._refreshing = None
+        await self._refresher.close()
         try:
             await self._online.close()
         finally:
@@ -119,6 +135,14 @@ class AsyncFeatureStore:
             StoreUnavailable: It does not; names it.
         """
         await self._online.pairing_id()
+
+    async def refresh(self) -> None:
+        """Read definitions, and which revisions of batch groups are online, anew at once instead of in their time.
+
+        Raises:
+            StoreUnavailable: History cannot be read; what was known stays in use.
+        """
+        await self._definitions.reload()
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.connect().__await__()
@@ -150,21 +174,35 @@ class AsyncFeatureStore:
             StoreUnavailable: The online store cannot be read; names it.
         """
         self._check_open()
-        self._refresh_if_old()
-        plan = await self._plan(features)
-        request = plan.request(entity_rows)
-        now_us = self._now_us()
-        stored, age_us = await self._online.read_aged(request.stored_keys) if request.stored_keys else OnlineRead([])
-        try:
-            answer = plan.answer(request, stored, now_us)
-        except UnknownDefinition:
-            plan = (await self._definitions.reload()).plan(_names(features))
+        entity_rows = lasting(entity_rows)
+        names = _names(features)
+        plan = await self._fresh_plan(names)
+        known = True
+        for attempt in range(_READS):
+            request = plan.request(entity_rows)
+            now_us = self._now_us()
+            # What is a little older may be of before its copy was whole: the second time the store's answer is of now.
+            read = self._online.read_aged if attempt == 0 else self._read_now
+            stored, age_us = await read(request.stored_keys) if request.stored_keys else OnlineRead([])
             try:
-                answer = plan.answer(plan.request(entity_rows), stored, now_us)
+                answer = plan.answer(request, stored, now_us)
+            except CopyIsGone:
+                pass
             except UnknownDefinition as exc:
-                raise Fatal(f"online store {self._online.url}: {exc} in {self._history.url}") from exc
-        answer.age_us = age_us
-        return answer
+                if not known:
+                    raise Fatal(f"online store {self._online.url}: {exc} in {self._history.url}") from exc
+                known = False
+            else:
+                answer.age_us = age_us
+                return answer
+            plan = (await self._definitions.reload()).plan(names)
+        raise StoreUnavailable(
+            f"online store {self._online.url} does not hold the revision that history {self._history.url} says is "
+            "online: run `oomstream sync` for the batch groups asked for"
+        )
+
+    async def _read_now(self, keys: Sequence[bytes]) -> OnlineRead:
+        return OnlineRead(await self._online.read(keys))
 
     async def get_historical_features(
         self,
@@ -311,17 +349,19 @@ class AsyncFeatureStore:
         Returns:
             The response; None if the catalog must be read anew first, which takes the event loop.
         """
-        if self._definitions.is_old:
-            in_loop(self._refresh_if_old)
         try:
             plan = self._definitions.snapshot.plan(_names(features))
         except UnknownFeature:
             return None
+        if plan.reads_copies and self._refresher.is_late:
+            return None
+        if self._refresher.is_due(copies=plan.reads_copies):
+            in_loop(self._refresher.begin)
         request = plan.request(entity_rows)
         now_us = self._now_us()
         try:
             return plan.answer(request, read(request.stored_keys) if request.stored_keys else [], now_us)
-        except UnknownDefinition:
+        except (UnknownDefinition, CopyIsGone):
             return None
 
     def _check_open(self) -> None:
@@ -331,8 +371,16 @@ class AsyncFeatureStore:
                 "close()"
             )
 
-    async def _plan(self, features: Sequence[str]) -> OnlinePlan:
-        names = _names(features)
+    async def _fresh_plan(self, names: tuple[str, ...]) -> OnlinePlan:
+        plan = await self._plan(names)
+        if plan.reads_copies and self._refresher.is_late:
+            await self._refresher.wait()
+            return await self._plan(names)
+        if self._refresher.is_due(copies=plan.reads_copies):
+            self._refresher.begin()
+        return plan
+
+    async def _plan(self, names: tuple[str, ...]) -> OnlinePlan:
         try:
             return self._definitions.snapshot.plan(names)
         except UnknownFeature:
@@ -348,16 +396,6 @@ class AsyncFeatureStore:
 
     def _now_us(self) -> int:
         return round(self._clock() * 1_000_000)
-
-    def _refresh_if_old(self) -> None:
-        if self._definitions.is_old and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._refresh())
-
-    async def _refresh(self) -> None:
-        try:
-            await self._definitions.reload()
-        except OomstreamError as exc:
-            _log.warning("the catalog could not be read again: %s", exc)
 
 
 def _names(features: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -12,9 +12,9 @@ from oomstream.schemas.catalog import Catalog, RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.errors import Fatal, InvalidEvent, InvalidKey, InvalidRequest, Reason
 from oomstream.schemas.events import Plain
-from oomstream.schemas.groups import Feature
+from oomstream.schemas.groups import Category, Feature
 from oomstream.schemas.keys import encode_entity, key_from_python
-from oomstream.schemas.online_value import decode_value, key_prefix
+from oomstream.schemas.online_value import decode_value, key_prefix, seal_key
 from oomstream.schemas.types import Kind, ValueType, time_from_us
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class FeatureStatus(StrEnum):
 
 class UnknownDefinition(Exception):
     """A stored value was written under a definition that the plan does not know; read the catalog anew."""
+
+
+class CopyIsGone(Exception):
+    """The copy of a revision that the plan reads is not whole (any more); read the catalog anew."""
 
 
 class OnlineResponse:
@@ -129,13 +133,22 @@ _NEVER_SEEN = _Answer(FeatureStatus.NOT_FOUND, None, None)
 
 
 class _GroupPlan:
-    """How one group of a request is read."""
+    """How one group of a request is read.
 
-    __slots__ = ("codec", "columns", "group", "prefix")
+    A batch group is read from the copy that the catalog names, together with the copy's seal: if that is missing, the
+    copy is being removed. One that was never synced has no copy, and nothing of it is read.
+    """
+
+    __slots__ = ("codec", "columns", "group", "is_empty", "prefix", "revision_time_us", "seal")
 
     def __init__(self, registered: RegisteredGroup, features: Iterable[Feature]) -> None:
         self.group = registered.group
-        self.prefix = key_prefix(self.group.id)
+        self.prefix = key_prefix(self.group.id, registered.sync_id)
+        batch = self.group.category is Category.BATCH
+        self.is_empty = batch and not registered.sync_id
+        self.seal = seal_key(self.group.id, registered.sync_id) if batch and registered.sync_id else None
+        # Not that of the stored version: a revision may get its time from the very flip that shows its copy.
+        self.revision_time_us = registered.online_time_us if batch else None
         self.codec = BodyCodec(registered)
         places = {feature.name: at for at, feature in enumerate(self.group.features)}
         self.columns: list[tuple[str, int, Callable[[Any], Any] | None]] = [
@@ -155,7 +168,7 @@ class _GroupPlan:
             version, _, fingerprint, deleted, body = decode_value(stored)
         except ValueError as exc:
             raise Fatal(f"group {self.group.name}: {exc}; the online store holds what a newer oomstream wrote") from exc
-        time_us = version.event_time_us
+        time_us = version.event_time_us if self.revision_time_us is None else self.revision_time_us
         if deleted:
             return _Answer(FeatureStatus.NOT_FOUND, time_us, None)
         if self.group.ttl_us is not None and now_us - time_us > self.group.ttl_us:
@@ -170,6 +183,9 @@ class _GroupPlan:
 
 class OnlinePlan:
     """How online requests for a list of features are answered under one catalog; from any thread.
+
+    Attributes:
+        reads_copies: Whether it reads batch groups, and so depends on how old the catalog is.
 
     Args:
         catalog: Definitions.
@@ -187,6 +203,7 @@ class OnlinePlan:
             by_group.setdefault(group.name, []).append(feature)
             self._types[f"{group.name}.{feature.name}"] = feature.type
         self._groups = [_GroupPlan(catalog.groups[name], features) for name, features in by_group.items()]
+        self.reads_copies = any(each.revision_time_us is not None for each in self._groups)
 
     def request(self, entity_rows: EntityRows) -> OnlineRequest:
         """Find and encode the keys of entity rows.
@@ -225,8 +242,11 @@ class OnlinePlan:
 
         Raises:
             UnknownDefinition: A value was written under a definition that this plan does not know.
+            CopyIsGone: A copy has no seal.
             Fatal: A stored value cannot be read.
         """
+        if None in stored[request.seals_at :]:
+            raise CopyIsGone
         values: dict[str, list[Any]] = {}
         statuses: dict[str, list[FeatureStatus]] = {}
         times: dict[str, list[int | None]] = {}
@@ -247,19 +267,25 @@ class OnlinePlan:
             {name: times[name] for name in asked},
         )
 
-    def stored_keys(self, entities: Mapping[str, list[bytes | None]]) -> tuple[list[bytes], list[list[int]]]:
-        """Distinct stored keys of all groups, and per group the place of each row's key among them (-1 = no key)."""
+    def stored_keys(
+        self, entities: Mapping[str, list[bytes | None]]
+    ) -> tuple[list[bytes], list[bytes], list[list[int]]]:
+        """Distinct stored keys of all groups, seals of their copies, and per group the place of each row's key.
+
+        A place is one among the keys; -1 for a row that has no key, or a group that has no copy.
+        """
         found: dict[bytes, int] = {}
+        seals: list[bytes] = []
         places: list[list[int]] = []
         for plan in self._groups:
-            prefix = plan.prefix
-            places.append(
-                [
-                    -1 if entity is None else found.setdefault(prefix + entity, len(found))
-                    for entity in entities[plan.group.entity]
-                ]
-            )
-        return list(found), places
+            prefix, keys = plan.prefix, entities[plan.group.entity]
+            if plan.is_empty:
+                places.append([-1] * len(keys))
+                continue
+            places.append([-1 if entity is None else found.setdefault(prefix + entity, len(found)) for entity in keys])
+            if plan.seal is not None and any(at >= 0 for at in places[-1]):
+                seals.append(plan.seal)
+        return list(found), seals, places
 
 
 class OnlineRequest:
@@ -268,11 +294,12 @@ class OnlineRequest:
     Attributes:
         keys: Key columns as they were given.
         key_types: Their types.
-        stored_keys: Distinct keys to read from the online store, of all groups together.
+        stored_keys: Distinct keys to read from the online store, of all groups together; last the seals of copies.
+        seals_at: Where the seals begin.
         places: Per group, where in `stored_keys` each row's key is; -1 for a row whose key has a null in it.
     """
 
-    __slots__ = ("key_types", "keys", "places", "stored_keys")
+    __slots__ = ("key_types", "keys", "places", "seals_at", "stored_keys")
 
     def __init__(
         self,
@@ -283,7 +310,10 @@ class OnlineRequest:
     ) -> None:
         self.keys = keys
         self.key_types = key_types
-        self.stored_keys, self.places = plan.stored_keys(entities)
+        found, seals, self.places = plan.stored_keys(entities)
+        self.seals_at = len(found)
+        # Last, so that a store which reads one key after the other finds no seal of a copy whose rows it did not find.
+        self.stored_keys = [*found, *seals]
 
 
 def _column(
@@ -302,6 +332,12 @@ def _column(
         column.append(value)
         states.append(status)
     return column, states
+
+
+def lasting(entity_rows: EntityRows) -> EntityRows:
+    """Entity rows that may be gone through more than once."""
+    rows: Any = entity_rows
+    return list(rows) if isinstance(rows, Iterator) else entity_rows
 
 
 def _rows(entity_rows: EntityRows) -> Sequence[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from oomstream.query.feature_store import AsyncFeatureStore, Clock
-from oomstream.query.online import EntityRows, OnlineResponse
+from oomstream.query.online import EntityRows, OnlineResponse, lasting
 from oomstream.schemas.errors import InvalidRequest, OomstreamError
 from oomstream.stores.settings import Settings
 
@@ -157,6 +157,7 @@ class FeatureStore:
     def get_online_features(self, features: Sequence[str], entity_rows: EntityRows) -> OnlineResponse:
         """See `AsyncFeatureStore.get_online_features`."""
         self._check_usable()
+        entity_rows = lasting(entity_rows)
         if self._read_sync is None:
             return self._thread.run(self._inner.get_online_features(features, entity_rows))
         try:
@@ -167,6 +168,11 @@ class FeatureStore:
         if answer is None:
             return self._thread.run(self._inner.get_online_features(features, entity_rows))
         return answer
+
+    def refresh(self) -> None:
+        """See `AsyncFeatureStore.refresh`."""
+        self._check_usable()
+        self._thread.run(self._inner.refresh())
 
     def get_historical_features(
         self,

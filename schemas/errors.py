@@ -18,7 +18,9 @@
     │   ├── InvalidTime          a time that cannot be read, or an as_of that is not settled yet
     │   ├── UnknownEntity
     │   ├── UnknownGroup
-    │   └── UnknownFeature
+    │   ├── UnknownFeature
+    │   ├── UnknownRevision      a batch group has no revision of that id
+    │   └── EmptyGroup           a group never had data
     └── Retake               what the pipeline holds is out of date: take it anew and do the batch again
         ├── Fenced               another owner has claimed the source
         └── DefinitionChanged    the group has a newer definition than the batch was decoded with
@@ -144,6 +146,14 @@ class UnknownGroup(InvalidRequest):
 
 class UnknownFeature(InvalidRequest):
     """No feature of that name is registered."""
+
+
+class UnknownRevision(InvalidRequest):
+    """A batch group has no revision of that id."""
+
+
+class EmptyGroup(InvalidRequest):
+    """A group never had data: import or push some first."""
 
 
 class Retake(OomstreamError):

@@ -3,6 +3,8 @@
 Key = ``b"o"`` + group id (u32) + sync id (u64, 0 for stream groups) + entity key.
 Value = format byte + version (21 bytes) + ingest time (i64 us) + schema fingerprint (8 bytes) + flags + Avro body.
 A delete is a row with a version, the flag DELETED and no body, so that a late older event cannot resurrect it.
+A whole copy of a revision has one more row, its *seal*, whose key has no entity: written last and removed first, so
+that who reads it together with other rows of the copy, at one moment, knows that none of them is missing.
 
 Source:
     design.md, section 6.
@@ -29,6 +31,7 @@ FORGOTTEN_KIND = 255
 
 _MOST_SOURCES, _MOST_SEQUENCES = (1 << 32) - 1, (1 << 64) - 1
 
+_SYNC_ID = slice(5, 13)
 _VERSION = slice(1, 1 + VERSION_BYTES)
 _BODY_START = 1 + VERSION_BYTES + _TAIL.size
 _FORMAT_BYTE = bytes([FORMAT])
@@ -77,6 +80,21 @@ def encode_key(group_id: int, entity: bytes, sync_id: int = 0) -> bytes:
 def key_prefix(group_id: int, sync_id: int = 0) -> bytes:
     """What every stored key of a group begins with."""
     return _KEY_HEAD.pack(b"o", group_id, sync_id)
+
+
+def seal_key(group_id: int, sync_id: int) -> bytes:
+    """Stored key of a copy's seal."""
+    return key_prefix(group_id, sync_id)
+
+
+def group_prefix(group_id: int) -> bytes:
+    """What the stored keys of all copies of a group begin with."""
+    return key_prefix(group_id)[: _SYNC_ID.start]
+
+
+def sync_id_of(key: bytes) -> int:
+    """The sync id in a stored key."""
+    return int.from_bytes(key[_SYNC_ID], "big")
 
 
 def encode_value(version: bytes, ingest_time_us: int, fingerprint: bytes, deleted: bool, body: bytes) -> bytes:

@@ -224,7 +224,7 @@ class OnlineStore(_Opened):
 
     @abstractmethod
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Stored values, one per key in the order asked; None where there is none. One logical read."""
+        """Stored values, one per key in the order asked; None where there is none. All of one moment."""
 
     async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
         """What `read` does, for serving: answers at once, if need be with what the store held a little earlier.

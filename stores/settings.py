@@ -16,6 +16,12 @@ from oomstream.schemas.types import us_from_text
 PREFIX = "OOMSTREAM_"
 _FILE = "_FILE"
 
+METADATA_MAX_AGE_US = 5_000_000
+"""Default of `metadata_max_age_us`."""
+
+READERS_NEED = 1.2
+"""For so many times the age that their metadata may have, readers may still use the copy before the newest."""
+
 
 def _duration_us(value: Any) -> Any:
     return parse_duration_us(value) if isinstance(value, str) else value
@@ -125,6 +131,12 @@ class Settings(BaseSettings):
     )
     serve_max_request_bytes: int = Field(
         4 << 20, ge=1 << 10, le=1 << 30, description="Longest request, or message of a stream, that it takes."
+    )
+    metadata_max_age_us: DurationUs = Field(
+        METADATA_MAX_AGE_US,
+        ge=500_000,
+        alias="OOMSTREAM_METADATA_MAX_AGE",
+        description="How long after a `sync` readers of a batch group may still see the revision before it.",
     )
     serve_token: SecretStr | None = Field(None, description="Bearer token that clients of `oomstream serve` bring.")
     serve_certificate: str | None = Field(None, description="PEM text of the certificate of `oomstream serve`.")
