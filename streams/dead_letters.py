@@ -105,6 +105,9 @@ class DeadLetterSink(ABC):
 class DlqLimit(NamedTuple):
     """How many dead letters of one source are a bad deploy rather than bad events.
 
+    Only a letter passes a limit: a worker that is started after the fix goes on with the valid event at which it stands.
+    Valid events make up for the letters, until the share of both is allowed again and a new window begins.
+
     Attributes:
         max_consecutive: Letters in a row that are still allowed; 0 = any number.
         max_ratio: Share of letters in a window that is still allowed; 1 = any.
@@ -144,7 +147,8 @@ class DlqLimit(NamedTuple):
                     allowed,
                 )
             if records >= self.window:
-                if dead > records * self.max_ratio:
+                over = dead > records * self.max_ratio
+                if over and is_letter:
                     raise DlqLimitReached(
                         f"{where}: {dead} of the last {records} events are invalid, more than the share of "
                         f"{self.max_ratio:g} allowed; stopped before any more become dead letters (see `oomstream dlq "
@@ -152,5 +156,6 @@ class DlqLimit(NamedTuple):
                         "to let them pass)",
                         allowed,
                     )
-                records = dead = 0
+                if not over:
+                    records = dead = 0
         return DlqCounts(consecutive, records, dead)

@@ -55,13 +55,25 @@ def test_consecutive_limit_counts_over_batches() -> None:
 
 
 def test_ratio_is_judged_over_whole_windows() -> None:
-    """The share of letters is judged when a window is full, and the next window starts from nothing."""
+    """The share of letters is judged when a window is full, and by a letter; the next window starts from nothing."""
     limit = DlqLimit(max_consecutive=0, max_ratio=0.5, window=10)
     counts = limit.after(DlqCounts(), [True, False] * 5, where="t[0]")
     assert counts == DlqCounts(0, 0, 0)
     counts = limit.after(counts, [True] * 6, where="t[0]")
-    with pytest.raises(DlqLimitReached, match="6 of the last 10 events"):
-        limit.after(counts, [False] * 4, where="t[0]")
+    with pytest.raises(DlqLimitReached, match="7 of the last 10 events") as caught:
+        limit.after(counts, [False] * 3 + [True], where="t[0]")
+    assert caught.value.allowed == 3
+
+
+def test_valid_events_make_up_for_letters_after_the_fix() -> None:
+    """Past the share, valid events go on and letters do not, until the share of both is allowed again."""
+    limit = DlqLimit(max_consecutive=0, max_ratio=0.5, window=10)
+    counts = limit.after(DlqCounts(), [True] * 7 + [False] * 3, where="t[0]")
+    for more in ([], [False], [False] * 3):
+        with pytest.raises(DlqLimitReached, match=f"8 of the last {11 + len(more)} events") as caught:
+            limit.after(counts, [*more, True], where="t[0]")
+        assert caught.value.allowed == len(more)
+    assert limit.after(counts, [False] * 4, where="t[0]") == DlqCounts(0, 0, 0)
 
 
 @given(st.lists(st.lists(st.booleans(), max_size=30), max_size=20), st.integers(1, 12))

@@ -124,6 +124,27 @@ def test_limit_survives_a_restart(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_worker_that_stopped_at_the_share_goes_on_after_the_fix(tmp_path: Path) -> None:
+    """At the share of letters it stops, and stays stopped; when the next events are valid it goes on by itself."""
+
+    async def scenario() -> None:
+        async with House(tmp_path, dlq_max_consecutive=0, dlq_max_ratio=0.5, dlq_window=10) as house:
+            bad = [garbage(n) if n % 3 else valid(n, "a", n) for n in range(30)]
+            for _ in range(3):
+                pipeline = house.pipeline()
+                position = await pipeline.start(0, 100, begin=0)
+                with pytest.raises(DlqLimitReached, match="7 of the last 11 events"):
+                    await pipeline.ingest(bad[position:])
+            assert [letter.offset for letter in house.sink.letters] == [1, 2, 4, 5, 7, 8]
+            pipeline = house.pipeline()
+            position = await pipeline.start(0, 100, begin=0)
+            await pipeline.ingest([valid(n, "a", n) for n in range(position, 100)])
+            assert pipeline.source.dlq.window_letters == 0
+            assert len(house.sink.letters) == 6
+
+    asyncio.run(scenario())
+
+
 def test_limit_counts_rows_that_the_store_rejects(tmp_path: Path) -> None:
     """A database that rejects row after row for its data is a bad deploy too: the limit stops the worker."""
 
