@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.errors import DefinitionChanged, InvalidEvent, OomstreamError
+from oomstream.schemas.keys import encode_entity
 from oomstream.stores.base import HistoryStore
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.revisions import DuplicateKey, Revision, RevisionRow
@@ -107,16 +108,25 @@ class RevisionImport:
     async def _load(
         self, registered: RegisteredGroup, draft: Revision, reader: RevisionReader, batch: RowBatch
     ) -> None:
-        rows = await asyncio.to_thread(reader.rows, batch)
-        for start in range(0, len(rows), ROWS_PER_LOAD):
-            piece = rows[start : start + ROWS_PER_LOAD]
+        found = await asyncio.to_thread(reader.rows, batch)
+        places = self._kept(registered, found)
+        for start in range(0, len(places), ROWS_PER_LOAD):
+            piece = [found[at] for at in places[start : start + ROWS_PER_LOAD]]
             try:
                 await self._history.load_revision(registered.group, draft, piece)
             except DuplicateKey as exc:
-                raise reader.error(batch, start + exc.at, "has the key of an earlier row") from None
+                raise reader.error(batch, places[start + exc.at], "has the key of an earlier row") from None
             except InvalidEvent:
                 at, error = await self._guilty(registered, draft, piece)
-                raise reader.error(batch, start + at, f"is refused by the database: {error}") from None
+                raise reader.error(batch, places[start + at], f"is refused by the database: {error}") from None
+
+    def _kept(self, registered: RegisteredGroup, rows: Sequence[RevisionRow]) -> Sequence[int]:
+        """Numbers of the rows of entities that are not forgotten: a revision of a time before that has none of them."""
+        marks, entity = self._catalog.marks, registered.group.entity
+        if self._time_us is None or marks is None or not marks.concern(entity):
+            return range(len(rows))
+        time_us = self._time_us
+        return [at for at, row in enumerate(rows) if not marks.cover(entity, encode_entity(row.key), time_us)]
 
     async def _guilty(
         self, registered: RegisteredGroup, draft: Revision, rows: Sequence[RevisionRow]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oomstream.schemas.errors import InvalidRequest as InvalidRequest
     from oomstream.schemas.errors import OomstreamError as OomstreamError
     from oomstream.schemas.errors import StoreUnavailable as StoreUnavailable
+    from oomstream.streams.import_once import import_file as import_file
     from oomstream.streams.producer import FeatureProducer as FeatureProducer
 
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "OomstreamError": "oomstream.schemas.errors",
     "StoreUnavailable": "oomstream.schemas.errors",
     "TrainingSet": "oomstream.query.training_set",
+    "import_file": "oomstream.streams.import_once",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "OomstreamError",
     "StoreUnavailable",
     "TrainingSet",
+    "import_file",
 ]
 
 

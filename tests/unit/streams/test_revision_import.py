@@ -10,22 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+import oomstream
 from oomstream.schemas.errors import InvalidImport, InvalidRequest, UnknownGroup
 from oomstream.stores.opening import Stores
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams import revision_import
+from oomstream.streams.forget import forget
 from oomstream.streams.import_report import ImportProgress, Stage
 from oomstream.streams.importing import import_chunks, import_file, link_table
-from tests.unit.streams.imports import csv_file, stores
+from tests.unit.streams.imports import T0_MS, csv_file, history_of, stores
 
 HEADER = "score,user,state"
 DEADLINE_S = 60.0
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -275,3 +279,74 @@ def draft_rows(settings: Settings, table: str) -> int:
         (count,) = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
     connection.close()
     return int(count)
+
+
+def test_forgotten_entities_stay_out_of_the_past(tmp_path: Path, settings: Settings) -> None:
+    """A revision of a time before an entity was forgotten has no row of it, and a later one has, as has a stream."""
+    file = csv_file(tmp_path / "a.csv", HEADER, [(1, "a", "x"), (2, "b", "y"), (3, "c", "z"), (4, "c", "z")])
+    once = csv_file(tmp_path / "b.csv", HEADER, [(1, "a", "x"), (2, "b", "y")])
+    events = csv_file(tmp_path / "c.csv", "user,unix_milli,state,score", [("a", T0_MS, "x", 1), ("b", T0_MS, "y", 2)])
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            await forget(*opened, await opened.history.load_catalog(), "user", [("a",)])
+            with pytest.raises(InvalidImport, match="line 5 has the key of an earlier row"):
+                await import_file(*opened, "account", file, revision_us=1, settings=settings)
+            await import_file(*opened, "account", once, revision_us=1, settings=settings)
+            await import_file(*opened, "account", once, settings=settings)
+            assert await rows_of(opened, 2) == [("b", "y", 2)]
+            assert await rows_of(opened, 3) == [("a", "x", 1), ("b", "y", 2)]
+            assert (await import_file(*opened, "clicks", events, settings=settings)).rows == 2
+            assert [row.key for row in await history_of(opened)] == [("b",)]
+
+    asyncio.run(scenario())
+
+
+def test_from_a_program(tmp_path: Path, settings: Settings) -> None:
+    """`oomstream.import_file` opens the settings' stores by itself; where an event loop runs it says what to do."""
+
+    async def prepare() -> None:
+        async with stores(settings):
+            with pytest.raises(InvalidRequest, match=r"await oomstream.streams.importing.import_file there"):
+                oomstream.import_file("account", tmp_path / "a.csv", settings=settings)
+
+    asyncio.run(prepare())
+    file = csv_file(tmp_path / "a.csv", HEADER, [(1, "a", "x")])
+    report = oomstream.import_file("account", file, revision=datetime(2020, 1, 1), description="d", settings=settings)
+    assert report.revision is not None
+    assert (report.revision.time_us, report.revision.doc) == (1_577_836_800_000_000, "d")
+
+
+def test_a_long_file(tmp_path: Path, settings: Settings) -> None:
+    """A bad row at line 900,000 leaves nothing, and so long a file takes little more memory than a short one."""
+
+    async def prepare() -> None:
+        async with stores(settings):
+            pass
+
+    asyncio.run(prepare())
+    short = csv_file(tmp_path / "short.csv", HEADER, [(at, f"u{at}", "x") for at in range(50_000)])
+    long = csv_file(tmp_path / "long.csv", HEADER, [*((at, f"u{at}", "x") for at in range(899_998)), ("bad", "u", "x")])
+    code, _, before_kib = run_import(settings, short)
+    assert code == 0
+    code, error, after_kib = run_import(settings, long)
+    assert code == 1
+    assert error == "Error: long.csv: line 900000, column 'score' is not an integer\n"
+    assert after_kib - before_kib < 60_000
+    assert tables(settings) == ["offline_batch_snapshot_1_1", "offline_batch_snapshot_1_2"]
+
+
+def run_import(settings: Settings, file: Path) -> tuple[int, str, int]:
+    """Import a file in a process of its own; gives exit code, what it said of an error, and its peak memory in KiB."""
+    program = (
+        "import sys\n"
+        "from benchmarks.memory import peak_kib\n"
+        "from oomstream.agents.cli.main import main\n"
+        f"code = main(['import', '-g', 'account', '--input-file', {str(file)!r}])\n"
+        "print(peak_kib())\n"
+        "sys.exit(code)\n"
+    )
+    environment = {**os.environ, "OOMSTREAM_DATA_DIR": str(settings.data_dir)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=environment, cwd=ROOT, timeout=120, check=False, capture_output=True, text=True)
+    return ended.returncode, ended.stderr, int(ended.stdout.split()[-1])
