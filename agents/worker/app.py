@@ -67,6 +67,7 @@ class WorkerApp(faust.App):
     ) -> None:
         self.consumer_options = options
         self.broker_security = broker.security
+        self.embedded = broker.embedded
         self.partitions = partitions
         self._failed = failed
         super().__init__(
