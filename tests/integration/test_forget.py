@@ -19,6 +19,7 @@ from oomstream.stores.testing.samples import group
 from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.forget import Forgotten, forget, free_places
 from oomstream.streams.letters import not_forgotten
+from oomstream.streams.sync import sync_group
 from tests.integration.backends import Backends, prepare_async
 from tests.integration.riders import GONE, GROUPS, STAYS, T0, Stage, event, staged
 
@@ -135,7 +136,6 @@ def test_done_again_it_completes_what_was_begun(backends: Backends, monkeypatch:
 
 def test_revisions_lose_it_too(backends: Backends) -> None:
     """Rows of a batch group's revisions are erased, from their tables and online."""
-    from oomstream.streams.sync import sync_group
 
     async def check() -> None:
         async with staged(backends) as stage:
