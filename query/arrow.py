@@ -1,33 +1,22 @@
-"""Arrow as the modules of this room use it: type names with their parameters, and a few functions it lacks."""
+"""Arrow as the modules of this room use it: what all rooms share, and a few functions it lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
-Array: TypeAlias = "pa.Array[Any]"
-Chunked: TypeAlias = "pa.ChunkedArray[Any]"
-
-pc: Any = pyarrow.compute
-"""Arrow's functions; their stubs do not know chunked columns everywhere, nor the newer functions."""
+from oomstream.schemas.arrow import Array as Array
+from oomstream.schemas.arrow import Chunked as Chunked
+from oomstream.schemas.arrow import cast as cast
+from oomstream.schemas.arrow import pc as pc
+from oomstream.schemas.arrow import plain_layout as plain_layout
 
 
 def table_of(columns: Mapping[str, Array | Chunked]) -> pa.Table:
     """A table of named columns."""
     return pa.Table.from_arrays(list(columns.values()), names=list(columns))
-
-
-def cast(column: Chunked, kind: pa.DataType) -> Chunked:
-    """A column as another type.
-
-    Raises:
-        pyarrow.ArrowInvalid: A value would be changed by it.
-    """
-    converted: Chunked = pc.cast(column, kind)
-    return converted
 
 
 def one_array(column: Array | Chunked) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from oomstream.query.arrow import Chunked, cast, pc
+from oomstream.query.arrow import Chunked, cast, pc, plain_layout
 from oomstream.query.labels import Column, Labels
 from oomstream.schemas.errors import InvalidEvent, InvalidLabels
 from oomstream.schemas.events import Plain
@@ -73,7 +73,7 @@ def label_times(column: Column, name: str) -> Chunked:
         InvalidLabels: A value is null, not a time or out of range; names column and row.
     """
     if not isinstance(column, list):
-        column = _decoded(column)
+        column = plain_layout(column)
         kind = column.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             return _checked_times(_us_of_timestamps(column, name), name)
@@ -96,7 +96,7 @@ def key_column(column: Column, key: KeyField, name: str) -> Chunked:
     """
     if isinstance(column, list):
         return _key_of_python(column, key, name)
-    column = _decoded(column)
+    column = plain_layout(column)
     plain = _PLAIN_KEY.get(key.type.kind, _integers)(column)
     if plain is None:
         return _key_of_python(_python_values(column, name), key, name)
@@ -116,19 +116,6 @@ def _python_values(column: Chunked, name: str) -> list[Any]:
         return column.to_pylist()
     except (ValueError, OverflowError) as exc:  # a time that Python cannot represent
         raise InvalidLabels(f"labels: column {name!r} holds a value that is no key ({exc})") from exc
-
-
-def _decoded(column: Chunked) -> Chunked:
-    """Without dictionaries, and text and bytes in their plain layouts."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        column = cast(column, kind)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return cast(column, pa.string())
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return cast(column, pa.binary())
-    return column
 
 
 def _text(column: Chunked) -> Chunked | None:
