@@ -105,7 +105,7 @@ class DeadLetterSink(ABC):
 class DlqLimit(NamedTuple):
     """How many dead letters of one source are a bad deploy rather than bad events.
 
-    Only a letter passes a limit: a worker that is started after the fix goes on with the valid event at which it stands.
+    Only a letter passes a limit: a worker that is started after the fix goes on with the valid event where it stands.
     Valid events make up for the letters, until the share of both is allowed again and a new window begins.
 
     Attributes:

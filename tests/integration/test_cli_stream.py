@@ -67,12 +67,49 @@ def _letters(dev: Cli) -> list[dict[str, object]]:
     raise AssertionError("no dead letter came")
 
 
+def test_replayed_letters_are_told_from_open_ones(tmp_path: Path) -> None:
+    """Replay takes in what is valid by now and says what it did, a dry run only says it; list tells both apart."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    old = b'{"rider_id":"ann","ended_at":500000000000000,"price":1.0,"rating":null}'
+    permissive = {"OOMSTREAM_MIN_EVENT_TIME": "1980-01-01"}
+    with cli.running("dev", until="reading rides"):
+        cli.produce("rides", old, b"\x07garbage")
+        for _ in range(200):
+            if len(rows := cli.json("dlq", "list")) == 2:
+                break
+        assert [(row["state"], row["reason"]) for row in rows] == [
+            ("open", "event_time_too_old"),
+            ("open", "unknown_framing"),
+        ]
+        dry = cli.run("dlq", "replay", "-g", "rides", "--dry-run", "-o", "csv", **permissive)
+        assert dry.stdout.splitlines()[1] == "rides,2,1,0,1,0,1 unknown_framing"
+        assert dry.stderr == "(a dry run: nothing was written)\n"
+        assert [row["state"] for row in cli.json("dlq", "list")] == ["open", "open"]
+        assert cli.run("dlq", "replay", "-o", "csv", **permissive).stdout == dry.stdout
+        assert cli.run("dlq", "replay", "rides", "0", "-o", "csv").stdout.endswith(
+            "rides,2,0,1,1,0,1 unknown_framing\n"
+        )
+        assert [row["state"] for row in cli.json("dlq", "list")] == ["replayed", "open"]
+        (left,) = cli.json("dlq", "list", "--open")
+        assert left["offset"] == 1
+        assert cli.json("dlq", "list", "--until", "2020-01-01") == []
+        (row,) = cli.json("get", "online", "-k", "ann", "--feature", "rides.price")
+        assert row["rides.price"] == 1.0
+        assert cli.json("verify", "-g", "rides")[0]["differing"] == 0
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         (["dlq", "list", "-g", "trips"], 1, "no feature group named 'trips'"),
         (["dlq", "show", "rides", "0", "999"], 1, "no dead letter of partition 0, offset 999"),
         (["dlq", "show", "nope", "0", "1"], 1, "no registered group has a topic named 'nope' (topics: rides"),
+        (["dlq", "replay", "rides", "0", "999"], 1, "no such dead letter of partition 0, offset 999"),
+        (["dlq", "replay", "nope"], 1, "no registered group has a topic named 'nope' (topics: rides"),
+        (["dlq", "replay", "rides", "-g", "rides"], 2, "name a topic or a group, not both"),
+        (["dlq", "replay", "--since", "noon"], 2, "'noon' is not a time such as"),
         (["push", "-g", "rides", "-k", "", "--feature", "price=1"], 2, "rider_id"),
         (["push", "-g", "rides", "-k", "ann", "--feature", "price=nan"], 2, "price"),
         (["worker", "-g", "trips"], 1, "no feature group named 'trips'"),
