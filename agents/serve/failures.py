@@ -8,6 +8,7 @@ from typing import NamedTuple
 from grpc import StatusCode
 
 from oomstream.schemas.errors import (
+    EmptyGroup,
     Fatal,
     InvalidEvent,
     InvalidRequest,
@@ -17,6 +18,7 @@ from oomstream.schemas.errors import (
     StoreUnavailable,
     UnknownEntity,
     UnknownGroup,
+    UnknownRevision,
 )
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ HTTP_STATUS: dict[StatusCode, int] = {
 _CODES: tuple[tuple[type[Exception], StatusCode], ...] = (
     (UnknownGroup, StatusCode.NOT_FOUND),
     (UnknownEntity, StatusCode.NOT_FOUND),
+    (UnknownRevision, StatusCode.NOT_FOUND),
+    (EmptyGroup, StatusCode.FAILED_PRECONDITION),
     (InvalidSetting, StatusCode.FAILED_PRECONDITION),
     (InvalidRequest, StatusCode.INVALID_ARGUMENT),
     (InvalidEvent, StatusCode.INVALID_ARGUMENT),

@@ -65,11 +65,7 @@ class GrpcServer:
             options=[*_OPTIONS, ("grpc.max_receive_message_length", settings.serve_max_request_bytes)],
             maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
         )
-        handlers = {
-            method.name: self._handler(method, answers)
-            for method in _methods()
-            if any(hasattr(each, snake(method.name)) for each in answers)
-        }
+        handlers = {method.name: self._handler(method, answers) for method in _methods()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
@@ -104,7 +100,7 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
     def _handler(self, method: Any, answers: tuple[object, ...]) -> grpc.RpcMethodHandler[Any, Any]:
-        rpc = next(found for each in answers if (found := getattr(each, snake(method.name), None)) is not None)
+        (rpc,) = (found for each in answers if (found := getattr(each, snake(method.name), None)) is not None)
         makers: dict[tuple[bool, bool], Any] = {
             (False, False): grpc.unary_unary_rpc_method_handler,
             (False, True): grpc.unary_stream_rpc_method_handler,

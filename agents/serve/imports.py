@@ -6,28 +6,53 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from oomstream.agents.serve import oomagent_pb2 as pb
+from oomstream.agents.serve.registered import Registered
 from oomstream.agents.serve.shared_files import SharedFiles
 from oomstream.agents.serve.write_stores import WriteStores
+from oomstream.query.feature_store import AsyncFeatureStore
 from oomstream.schemas.errors import InvalidRequest
 from oomstream.schemas.types import MAX_TIME_US
 from oomstream.streams.import_report import ImportReport
 from oomstream.streams.importing import import_chunks, import_file
+from oomstream.streams.sync import sync_group
 
 IDLE_S = 60.0
 """A stream that is silent for so long is given up."""
 
 
 class Imports:
-    """Imports files and streams.
+    """Imports files and streams, and brings what was imported online.
 
     Args:
+        store: What reads are served from; it learns of a sync at once.
+        registered: Definitions.
         stores: Where to write; batch groups need the right to make tables.
         files: What clients may name.
     """
 
-    def __init__(self, stores: WriteStores, files: SharedFiles) -> None:
+    def __init__(
+        self, store: AsyncFeatureStore, registered: Registered, stores: WriteStores, files: SharedFiles
+    ) -> None:
+        self._store = store
+        self._registered = registered
         self._stores = stores
         self._files = files
+
+    async def sync(self, request: pb.SyncRequest) -> pb.SyncResponse:
+        """A revision online; this server reads it when the answer is there, others within the metadata's age."""
+        registered = await self._registered.newest(request.group)
+        history, online = await self._stores.get()
+        await sync_group(
+            history,
+            online,
+            registered,
+            revision_id=request.revision_id if request.HasField("revision_id") else None,
+            # 0 is what clients send that say nothing: as long as readers need, which is the least in any case.
+            purge_delay_s=float(request.purge_delay) or None,
+            max_age_s=self._stores.settings.metadata_max_age_us / 1e6,
+        )
+        await self._store.refresh()
+        return pb.SyncResponse()
 
     async def import_(self, request: pb.ImportRequest) -> pb.ImportResponse:
         """A file of the server into a group."""

@@ -121,7 +121,7 @@ class Server:
         answers = (
             Agent(store, registered, pushes, metrics),
             Joins(store, registered, files),
-            Imports(stores, files),
+            Imports(store, registered, stores, files),
             Exports(store, files),
         )
         self._grpc = GrpcServer(answers, settings, metrics)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.errors import InvalidEvent, InvalidKey, UnknownFeature
 from oomstream.schemas.groups import FeatureGroup, KeyField
 from oomstream.schemas.texts import avro_from_text
@@ -39,6 +40,17 @@ class Registered:
         if known is None or any(known.group.feature(each) is None for each in with_features):
             catalog = await self._cache.reload()
         return catalog.group(name)
+
+    async def newest(self, name: str) -> RegisteredGroup:
+        """A group as it is registered now.
+
+        Raises:
+            UnknownGroup: No such group.
+            StoreUnavailable: The definitions cannot be read.
+        """
+        catalog = await self._cache.reload()
+        catalog.group(name)
+        return catalog.groups[name]
 
     async def groups_of(self, features: Sequence[str]) -> list[FeatureGroup]:
         """The groups of features, each once, in the order first asked for.
