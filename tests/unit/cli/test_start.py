@@ -121,8 +121,8 @@ def test_output_cut_off_by_its_reader_is_no_traceback() -> None:
         ("status -o xml", "'--output' / '-o': 'xml' is not one of 'ascii_table', 'column', 'csv', 'json', 'yaml'."),
         ("get meta planes", "'kind': 'planes' is not one of 'entity', 'group', 'feature'."),
         ("dlq show plane zero 1", "'partition': it is not an integer"),
-        ("verify --sample much", "'--sample': it is not a number"),
-        ("verify --sample 2", "'--sample': it must be at most 1"),
+        ("verify --sample much", "'--sample': it is not an integer"),
+        ("verify --sample 0", "'--sample': it must be at least 1"),
         ("dlq list --limit 0", "'--limit' / '-l': it must be at least 1"),
     ],
 )
