@@ -1,1 +1,1 @@
-"""Reading over the network."""
+"""Serving over the network: oomstore's agent protocol over gRPC, and HTTP."""

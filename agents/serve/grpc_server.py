@@ -146,10 +146,10 @@ def _methods() -> list[Any]:
 
 
 def _checked(request: Any, context: Context) -> Any:
-    return _whole(request, context) if hasattr(request, "__aiter__") else request
+    return whole(request, context) if hasattr(request, "__aiter__") else request
 
 
-async def _whole(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+async def whole(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
     """The messages of a stream, up to an end that the client meant.
 
     Where the connection breaks, a stream may seem to end before the call is cancelled. So at its end something is sent:
