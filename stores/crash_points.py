@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from oomstream.schemas.errors import InvalidSetting
 
-POINTS = (
+PIPELINE_POINTS = (
     "after_poll",
     "after_dlq",
     "before_history_commit",
@@ -20,6 +20,15 @@ POINTS = (
     "before_ack",
     "while_claiming",
     "during_drain",
+)
+"""Those that a worker passes, in the order in which a batch does (the two after `before_ack` belong to none).
+
+`after_history_commit` is in the store, the COMMIT just answered; `after_history` is between history and online, when
+the position is known; `in_online_batch` has a part of the rows written where a store commits them in parts (TiKV), and
+all of them but the commit elsewhere.
+"""
+
+REVISION_POINTS = (
     "before_revision_commit",
     "after_revision_commit",
     "after_publish",
@@ -28,13 +37,10 @@ POINTS = (
     "after_flip",
     "in_purge",
 )
-"""Every point, numbered from 1 in the order in which a batch passes them (the two after `before_ack` belong to none),
-then those of a revision on its way in (import) and online (sync).
+"""Those of a revision on its way in (import) and online (sync)."""
 
-`after_history_commit` is in the store, the COMMIT just answered; `after_history` is between history and online, when
-the position is known; `in_online_batch` has a part of the rows written where a store commits them in parts (TiKV), and
-all of them but the commit elsewhere.
-"""
+POINTS = PIPELINE_POINTS + REVISION_POINTS
+"""Every point, numbered from 1."""
 
 _SPEC = re.compile(r"(?P<point>\w+?)(?::(?P<times>[1-9][0-9]*))?(?P<freeze>:freeze)?")
 

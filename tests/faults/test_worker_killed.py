@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from oomstream.schemas.versions import SourceKind
-from oomstream.stores.crash_points import POINTS
+from oomstream.stores.crash_points import PIPELINE_POINTS
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import read_dead_letters
@@ -112,7 +112,7 @@ def test_killed_at_every_crash_point(stage: Stage) -> None:
     garbage = 40
     produce(stage.broker, "plane", [(at % PARTITIONS, b"garbage") for at in range(garbage)])
     more = produce_events(stage, 4_000, seed=8)
-    for point in POINTS:
+    for point in PIPELINE_POINTS:
         worker = WorkerProcess(stage.folder, batch_rows=300, crash_at=point if point in ONCE else f"{point}:2")
         if point == "during_drain":
             before = history_count(stage.settings)
