@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
+from oomstream.schemas.arrow import pc
 from oomstream.schemas.errors import InvalidImport
 from oomstream.streams.csv_rows import CsvRows, RowBatch
 
-MAX_BATCH_ROWS = 20_000
+MAX_BATCH_ROWS = 8_000
 """Most rows of one batch of a parquet or Arrow file."""
 
 BLOCK_BYTES = 1 << 20
@@ -43,11 +45,21 @@ async def row_batches(path: Path, delimiter: str = ",") -> AsyncGenerator[RowBat
         InvalidImport: It cannot be read, or is not such a file; names it, and the line.
     """
     batches = _read(path, delimiter)
+    reading = Lock()
+
+    def read_next() -> RowBatch | None:
+        with reading:
+            return next(batches, None)
+
+    def close() -> None:
+        with reading:  # whoever was cancelled has left a thread that still reads
+            batches.close()
+
     try:
-        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+        while (batch := await asyncio.to_thread(read_next)) is not None:
             yield batch
     finally:
-        await asyncio.to_thread(batches.close)
+        await asyncio.to_thread(close)
 
 
 async def file_sha256(path: Path) -> str:
@@ -81,7 +93,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise InvalidImport(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
-def _read(path: Path, delimiter: str) -> Any:
+def _read(path: Path, delimiter: str) -> Generator[RowBatch, None, None]:
     suffix = path.suffix.lower()
     if suffix in _PARQUET:
         return _typed(path, _parquet_batches)
@@ -90,7 +102,7 @@ def _read(path: Path, delimiter: str) -> Any:
     return _csv(path, delimiter)
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[RowBatch]:
+def _csv(path: Path, delimiter: str) -> Generator[RowBatch, None, None]:
     rows = CsvRows(path.name, delimiter)
     with opened(path) as file:
         while block := file.read(BLOCK_BYTES):
@@ -98,7 +110,7 @@ def _csv(path: Path, delimiter: str) -> Iterator[RowBatch]:
         yield from rows.end()
 
 
-def _typed(path: Path, read: Callable[[IO[bytes], int], Iterator[_Found]]) -> Iterator[RowBatch]:
+def _typed(path: Path, read: Callable[[IO[bytes], int], Iterator[_Found]]) -> Generator[RowBatch, None, None]:
     row = before = 0
     with opened(path) as file:
         try:
@@ -161,9 +173,18 @@ def _arrow_batches(file: IO[bytes], size: int) -> Iterator[_Found]:
 
 
 def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    rows = _bounded_rows(batch.nbytes // max(batch.num_rows, 1))
+    columns: Any = batch.columns
+    unpacked = sum(_longest_entry(column.dictionary) for column in columns if pa.types.is_dictionary(column.type))
+    rows = _bounded_rows(batch.nbytes // max(batch.num_rows, 1) + unpacked)
     for start in range(0, max(batch.num_rows, 1), rows):
         yield batch.slice(start, rows)
+
+
+def _longest_entry(dictionary: Any) -> int:
+    """How many bytes a row can get out of a dictionary, which holds each text once however often it is there."""
+    if not len(dictionary) or not (pa.types.is_string(dictionary.type) or pa.types.is_binary(dictionary.type)):
+        return 0
+    return int(pc.max(pc.binary_length(dictionary)).as_py() or 0)
 
 
 def _bounded_rows(row_bytes: int) -> int:

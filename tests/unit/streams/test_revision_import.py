@@ -12,20 +12,22 @@ import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 import oomstream
-from oomstream.schemas.errors import InvalidImport, InvalidRequest, UnknownGroup
+from oomstream.schemas.errors import InvalidEvent, InvalidImport, InvalidRequest, Reason, StoreUnavailable, UnknownGroup
+from oomstream.schemas.plan import make_plan
 from oomstream.stores.opening import Stores
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams import revision_import
 from oomstream.streams.forget import forget
 from oomstream.streams.import_report import ImportProgress, Stage
 from oomstream.streams.importing import import_chunks, import_file, link_table
-from tests.unit.streams.imports import T0_MS, csv_file, history_of, stores
+from tests.unit.streams.imports import NULLABLE_LONG, T0_MS, csv_file, group, history_of, stores
 
 HEADER = "score,user,state"
 DEADLINE_S = 60.0
@@ -350,3 +352,101 @@ def run_import(settings: Settings, file: Path) -> tuple[int, str, int]:
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, env=environment, cwd=ROOT, timeout=120, check=False, capture_output=True, text=True)
     return ended.returncode, ended.stderr, int(ended.stdout.split()[-1])
+
+
+def test_cancelled_in_the_middle(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that is interrupted, as by Ctrl-C, drops its draft and gives the ids back."""
+    monkeypatch.setattr("oomstream.streams.csv_rows.CHUNK_BYTES", 1_000)
+    file = csv_file(tmp_path / "a.csv", HEADER, [(at, f"u{at}", "x") for at in range(10_000)])
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            begun = asyncio.Event()
+            show = lambda _: begun.set()  # noqa: E731
+            task = asyncio.create_task(import_file(*opened, "account", file, progress=show, settings=settings))
+            await begun.wait()
+            assert len(tables(settings)) == 2
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert tables(settings) == []
+            assert (await import_file(*opened, "account", file, settings=settings)).revision is not None
+            assert [each.id for each in await opened.history.revisions()] == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_database_that_fails_in_between(tmp_path: Path, settings: Settings) -> None:
+    """A load whose outcome is unknown begins the file anew; one of a stream that cannot be read again ends it."""
+    file = csv_file(tmp_path / "a.csv", HEADER, [(at, f"u{at}", "x") for at in range(12_000)])
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield file.read_bytes()
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            real, calls = opened.history.load_revision, 0
+
+            async def load(*arguments: Any) -> None:
+                nonlocal calls
+                calls += 1
+                await real(*arguments)
+                if calls == 2:
+                    raise StoreUnavailable("connection lost during COMMIT")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(opened.history, "load_revision", load)
+                report = await import_file(*opened, "account", file, settings=settings)
+                assert (report.rows, calls) == (12_000, 5)
+                calls = 0
+                with pytest.raises(StoreUnavailable, match="connection lost"):
+                    await import_chunks(*opened, "account", chunks(), settings=settings)
+            assert report.revision is not None
+            assert len(await rows_of(opened, report.revision.id)) == 10_000
+            assert len(tables(settings)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_the_database_rejects(tmp_path: Path, settings: Settings) -> None:
+    """What the database says of its data is said of the guilty row alone, and nothing is kept."""
+    file = csv_file(tmp_path / "a.csv", HEADER, [(at, f"u{at}", "x") for at in range(6_000)])
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            real = opened.history.load_revision
+
+            async def load(group: Any, draft: Any, rows: Any) -> None:
+                if any(row.values[1] == 5_432 for row in rows):
+                    raise InvalidEvent(Reason.REJECTED_BY_STORE, "rejects a row for its data")
+                await real(group, draft, rows)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(opened.history, "load_revision", load)
+                with pytest.raises(InvalidImport, match="line 5434 is refused by the database: rejects a row for its"):
+                    await import_file(*opened, "account", file, settings=settings)
+            assert tables(settings) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_definition_that_changes_just_before(tmp_path: Path, settings: Settings) -> None:
+    """The draft is of the newest definition: a feature added since the header was read is missing in the file."""
+    file = csv_file(tmp_path / "a.csv", HEADER, [(1, "a", "x")])
+    changed = group("account", "batch", {"name": "more", "type": NULLABLE_LONG})
+
+    async def scenario() -> None:
+        async with stores(settings) as opened:
+            real = opened.history.begin_revision
+
+            async def begin(*arguments: Any, **named: Any) -> Any:
+                await opened.history.apply(make_plan(await opened.history.load_catalog(), [changed]))
+                return await real(*arguments, **named)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(opened.history, "begin_revision", begin)
+                with pytest.raises(InvalidImport, match="line 1: no column 'more'"):
+                    await import_file(*opened, "account", file, settings=settings)
+            assert tables(settings) == []
+
+    asyncio.run(scenario())
