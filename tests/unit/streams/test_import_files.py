@@ -51,7 +51,7 @@ def write(path: Path, table: pa.Table) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".pq", ".arrow", ".arrows", ".feather", ".PARQUET"])
 @pytest.mark.parametrize("rows", [ROWS, 0])
 def test_every_row_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, rows: int) -> None:
-    """Batches follow each other without a gap, are bounded, and say how far the file is read; one of no rows is one too."""
+    """Batches follow each other without a gap, are bounded, and say how far the file is read; also of no rows."""
     monkeypatch.setattr(import_files, "MAX_BATCH_ROWS", 400)
     monkeypatch.setattr("oomstream.streams.csv_rows.CHUNK_BYTES", 2_000)
     table = pa.table({"a": pa.array(range(rows), pa.int64()), "b": pa.array([f"t{at}" for at in range(rows)])})
