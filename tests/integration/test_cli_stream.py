@@ -73,7 +73,7 @@ def test_replayed_letters_are_told_from_open_ones(tmp_path: Path) -> None:
     cli.define()
     cli.run("apply", "rides.avsc")
     old = b'{"rider_id":"ann","ended_at":500000000000000,"price":1.0,"rating":null}'
-    permissive = {"OOMSTREAM_MIN_EVENT_TIME": "1980-01-01"}
+    since = "1980-01-01"
     with cli.running("dev", until="reading rides"):
         cli.produce("rides", old, b"\x07garbage")
         for _ in range(200):
@@ -83,11 +83,11 @@ def test_replayed_letters_are_told_from_open_ones(tmp_path: Path) -> None:
             ("open", "event_time_too_old"),
             ("open", "unknown_framing"),
         ]
-        dry = cli.run("dlq", "replay", "-g", "rides", "--dry-run", "-o", "csv", **permissive)
+        dry = cli.run("dlq", "replay", "-g", "rides", "--dry-run", "-o", "csv", OOMSTREAM_MIN_EVENT_TIME=since)
         assert dry.stdout.splitlines()[1] == "rides,2,1,0,1,0,1 unknown_framing"
         assert dry.stderr == "(a dry run: nothing was written)\n"
         assert [row["state"] for row in cli.json("dlq", "list")] == ["open", "open"]
-        assert cli.run("dlq", "replay", "-o", "csv", **permissive).stdout == dry.stdout
+        assert cli.run("dlq", "replay", "-o", "csv", OOMSTREAM_MIN_EVENT_TIME=since).stdout == dry.stdout
         assert cli.run("dlq", "replay", "rides", "0", "-o", "csv").stdout.endswith(
             "rides,2,0,1,1,0,1 unknown_framing\n"
         )
