@@ -204,7 +204,7 @@ class RevisionStore(ABC):
         """A fresh sync id to write a revision under; nobody reads it before `flip`.
 
         Raises:
-            InvalidRequest: The group has no such revision (any more).
+            UnknownRevision: The group has no such revision (any more).
         """
 
     @abstractmethod

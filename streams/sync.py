@@ -204,8 +204,10 @@ class _Copying:
             flip = Backoff(_FLIP_BUDGET_S, where=f"sync of group {self._group.name}")
             revision = await flip.call(lambda: self._history.flip(self._group, sync, purge_delay_s=delay_s))
         except Fenced:
-            # Somebody purged the copy while rows of it were still being written.
-            await purge_copy(self._online, self._group.id, sync.id)
+            # Somebody purged the copy while rows of it were still being written. (Or it was shown, its answer was lost,
+            # and another has taken its place since: then readers may need it still.)
+            if all(each.id != sync.id or not each.until_us for each in await self._history.syncs()):
+                await purge_copy(self._online, self._group.id, sync.id)
             raise
         except BaseException:
             with suppress(OomstreamError):  # then its lease does it; and if the flip was done after all, it stays live

@@ -1,4 +1,4 @@
-"""`oomstream verify`, `repair` and `gc`: proof that online equals history, and what mends and tidies it."""
+"""`oomstream verify` and `repair`: proof that online equals history, and what mends it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def register(parent: typer.Typer) -> None:
     parent.command("repair", rich_help_panel=PANEL, epilog="Example: oomstream repair -g plane -k N14228 --dry-run")(
         repair
     )
-    parent.command("gc", rich_help_panel=PANEL, epilog="Example: oomstream gc --older-than 30m")(gc)
 
 
 def verify(
@@ -97,34 +96,6 @@ def repair(
         raise typer.BadParameter("-k says which entities already: leave out --since and --until", param_hint="-k")
     results, groups = asyncio.run(_repair(group, keys or [], since, until, dry_run))
     print_repair(results, groups, output, dry_run=dry_run)
-
-
-def gc(
-    older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="Keep values replaced within this time; at least 10m.")
-    ] = "30m",
-) -> None:
-    """Let the online store forget values that were replaced long ago.
-
-    Only TiKV keeps them, and only where no TiDB looks after it; workers do this by themselves.
-    """
-    from oomstream.agents.cli.session import settings
-    from oomstream.schemas.durations import parse_duration_us
-    from oomstream.stores.opening import open_stores
-
-    try:
-        older_than_us = parse_duration_us(older_than)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--older-than") from exc
-
-    async def run() -> bool:
-        async with open_stores(settings()) as (_, online):
-            return await online.gc(older_than_us / 1e6)
-
-    moved = asyncio.run(run())
-    typer.echo(
-        f"values replaced more than {older_than} ago may be removed now" if moved else "nothing to do for this store"
-    )
 
 
 async def _verify(

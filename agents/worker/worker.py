@@ -79,7 +79,7 @@ class Worker:
         async with wait_for_stores(self._settings) as stores:
             catalog = CatalogCache(stores.history)
             pipelines = self._pipelines(stores, catalog, broker)
-            tidying = asyncio.ensure_future(tidy(stores.online, lambda: session is not None and session.elected))
+            tidying = asyncio.ensure_future(tidy(*stores, lambda: session is not None and session.elected))
             session: Session | None = None
             try:
                 while not self._stop.is_set():

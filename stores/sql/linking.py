@@ -61,13 +61,21 @@ async def _refuse_misfits(connection: AsyncConnection, form: RevisionForm, where
     for key, text in zip(form.group.keys, form.keys, strict=True):
         columns.append((key.name, f"{text} IS NULL", "null, but is part of the key"))
         wrong = dialect.misfit(text, key.type, key=True)
-        columns.append((key.name, wrong, f"something that the key field of type {key.type} cannot be"))
+        columns.append(
+            (key.name, f"{text} IS NOT NULL AND {wrong}", f"something that the key field of type {key.type} cannot be")
+        )
     for feature in form.group.features:
         text = form.values[feature.name]
         if not feature.nullable:
             columns.append((feature.name, f"{text} IS NULL", "null, but the feature is not nullable"))
         wrong = dialect.misfit(text, feature.type, key=False)
-        columns.append((feature.name, wrong, f"something that the feature of type {feature.type} cannot be"))
+        columns.append(
+            (
+                feature.name,
+                f"{text} IS NOT NULL AND {wrong}",
+                f"something that the feature of type {feature.type} cannot be",
+            )
+        )
     counts = ", ".join(f"MAX(CASE WHEN {condition} THEN 1 ELSE 0 END)" for _, condition, _ in columns)
     found = (await connection.exec_driver_sql(f"SELECT {counts} FROM {form.table}")).one()  # noqa: S608 - our own words
     for hit, (name, _, what) in zip(found, columns, strict=True):

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidRequest
+from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidRequest, UnknownRevision
 from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.stores.revisions import Revision, Sync, SyncState
 from oomstream.stores.sql.dialects import Dialect
@@ -181,7 +181,7 @@ class Revisions:
         """Drafts whose lease is over, now marked as being dropped, and what killed drops left; not dummy revisions."""
         revision = self._revision
         over = sa.and_(
-            revision.c.state == int(State.DRAFT), revision.c.lease > 0, revision.c.lease_until <= self._clock
+            revision.c.state == int(State.DRAFT), revision.c.revision_time != 0, revision.c.lease_until <= self._clock
         )
         found = await connection.scalars(sa.select(revision.c.id).where(over).order_by(revision.c.id))
         for revision_id in found.all():
@@ -232,12 +232,12 @@ class Revisions:
         """A fresh copy.
 
         Raises:
-            InvalidRequest: The group has no such revision.
+            UnknownRevision: The group has no such revision.
         """
         await self._lock(connection, group.id)
         found = self._all().where(*self._is(revision, State.PUBLISHED), self._revision.c.group_id == group.id)
         if (await connection.execute(found)).first() is None:
-            raise InvalidRequest(f"group {group.name} doesn't have revision {revision.id}")
+            raise UnknownRevision(f"group {group.name} doesn't have revision {revision.id}")
         sync_id = await next_id(connection, self._tables, "sync")
         now_us = await self._now_us(connection)
         new = Sync(sync_id, group.id, revision.id, SyncState.WRITING, now_us + lease_us)

@@ -7,13 +7,15 @@ from typing import cast
 from hypothesis.stateful import run_state_machine_as_test
 
 from oomstream.stores.testing.history_catalog import CatalogTests
+from oomstream.stores.testing.history_copies import CopyTests
 from oomstream.stores.testing.history_ingest import IngestTests
 from oomstream.stores.testing.history_machine import HistoryMachine
 from oomstream.stores.testing.history_reads import ReadTests
 from oomstream.stores.testing.history_replay import ReplayTests
+from oomstream.stores.testing.history_revisions import RevisionTests
 
 
-class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests, ReplayTests):
+class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests, ReplayTests, RevisionTests, CopyTests):
     """What every history store must do; a subclass whose name begins with ``Test`` runs it."""
 
     def test_any_interleaving(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -34,6 +35,28 @@ class HistorySuite(Suite):
     @abstractmethod
     async def raw_insert(self, place: str, group: str, row: Mapping[str, Any]) -> None:
         """Insert one such row without the store."""
+
+    @abstractmethod
+    async def raw_sql(self, place: str, *statements: str) -> list[dict[str, Any]]:
+        """Run SQL without the store, all of it or nothing; gives the last statement's rows, by column.
+
+        Statements use words that all engines know and name tables without quotation marks; text of key fields may come
+        as bytes, booleans as 0 and 1.
+        """
+
+    async def raw_table(self, place: str, table: str) -> list[dict[str, Any]]:
+        """All rows of a table, read without the store, in order of their first column."""
+        return await self.raw_sql(place, f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - names of the tests' own
+
+    async def has_table(self, place: str, table: str) -> bool:
+        """Whether there is such a table."""
+        try:
+            await self.raw_table(place, table)
+        except Exception as exc:
+            if not re.search("no such table|doesn't exist", str(exc)):
+                raise
+            return False
+        return True
 
     @pytest.fixture
     def opened(self, place: str, run: Run) -> Iterator[HistoryStore]:

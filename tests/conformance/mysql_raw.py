@@ -48,6 +48,14 @@ def insert_history_row(place: str, group: str, row: Mapping[str, Any]) -> None:
         cursor.execute(f"INSERT INTO `history_{group}` ({names}) VALUES ({places})", tuple(row.values()))
 
 
+def rows_of_sql(place: str, *statements: str) -> list[dict[str, Any]]:
+    """Run statements; the rows of the last."""
+    with cursor_on(place, cursorclass=pymysql.cursors.DictCursor) as cursor:
+        for each in statements:
+            cursor.execute(each)
+        return list(cursor.fetchall())
+
+
 def online_value(place: str, key: bytes) -> bytes | None:
     """The stored value of a key."""
     with cursor_on(place) as cursor:

@@ -11,7 +11,7 @@ from oomstream.stores.settings import load_settings
 from oomstream.stores.sql.history import SqlHistoryStore
 from oomstream.stores.sql.mysql_online import MysqlOnlineStore
 from oomstream.stores.testing import HistoryStoreConformance, OnlineStoreConformance
-from tests.conformance.mysql_raw import history_rows, insert_history_row, online_value, write_online_row
+from tests.conformance.mysql_raw import history_rows, insert_history_row, online_value, rows_of_sql, write_online_row
 from tests.services.mysql_protocol import SqlServer
 
 
@@ -36,6 +36,10 @@ class MysqlHistorySuite(HistoryStoreConformance):
     async def raw_insert(self, place: str, group: str, row: Mapping[str, Any]) -> None:
         """All columns given."""
         insert_history_row(place, group, row)
+
+    async def raw_sql(self, place: str, *statements: str) -> list[dict[str, Any]]:
+        """In one transaction."""
+        return rows_of_sql(place, *statements)
 
 
 class MysqlOnlineSuite(OnlineStoreConformance):

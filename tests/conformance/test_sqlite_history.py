@@ -47,3 +47,12 @@ class TestSqliteHistory(HistoryStoreConformance):
         places = ", ".join("?" * len(row))
         with closing(sqlite3.connect(StoreUrl.parse(place).path)) as connection, connection:
             connection.execute(f'INSERT INTO "history_{group}" ({names}) VALUES ({places})', tuple(row.values()))
+
+    async def raw_sql(self, place: str, *statements: str) -> list[dict[str, Any]]:
+        """In one transaction."""
+        with closing(sqlite3.connect(StoreUrl.parse(place).path)) as connection, connection:
+            connection.row_factory = sqlite3.Row
+            rows: list[sqlite3.Row] = []
+            for each in statements:
+                rows = connection.execute(each).fetchall()
+            return [dict(row) for row in rows]

@@ -157,7 +157,7 @@ def test_unknown_group_is_named(cli: Cli) -> None:
 
 def test_gc_says_what_it_did(cli: Cli) -> None:
     """A store that keeps no replaced values has nothing to forget; a time that is too short is refused."""
-    assert cli.run("gc").stdout == "nothing to do for this store\n"
+    assert cli.run("gc").stdout == "nothing to remove\n"
     assert "duration" in cli.run("gc", "--older-than", "soon", code=2).stderr
 
 
