@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oomstream.agents.cli.options import Output, parse_keys, parse_time
-from oomstream.agents.cli.output import OutputFormat, counted
+from oomstream.agents.cli.output import OutputFormat, counted, spinner
 
 if TYPE_CHECKING:
     from oomstream.schemas.catalog import Catalog, RegisteredGroup
@@ -116,7 +114,7 @@ async def _verify(
         registered = _chosen(await history.load_catalog(), groups)
         results: list[Verification] = []
         checks: list[LogCheck] = []
-        with _progress() as show:
+        with spinner("looking") as show:
             for number, each in enumerate(registered, 1):
                 name, of = each.group.name, f"group {number} of {len(registered)}"
                 entities = _shown(show, f"verifying {name} ({of}; ", ("entity", "entities"), " so far)")
@@ -127,18 +125,6 @@ async def _verify(
                     log = LogVerifier(history, broker, chosen, registry=registry, progress=records)
                     checks.append(await log.verify(each))
         return results, checks, {each.group.name: each.group for each in registered}
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A spinner beside the text that it is given, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("looking") as shown:
-        yield shown.update
 
 
 def _shown(show: Callable[[str], None], before: str, words: tuple[str, str], after: str) -> Callable[[int], None]:
@@ -167,7 +153,7 @@ async def _repair(
         by_name = {each.group.name: each.group for each in registered}
         scope = _scope(list(by_name.values()), keys, since, until)
         results: list[Repaired] = []
-        with _progress() as show:
+        with spinner("looking") as show:
             for number, each in enumerate(registered, 1):
                 before = f"repairing {each.group.name} (group {number} of {len(registered)}; "
                 progress = _shown(show, before, ("entity", "entities"), " so far)")
