@@ -7,12 +7,12 @@ kept in plain lists.
 from __future__ import annotations
 
 import asyncio
-import time
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Message
 from fastavro import parse_schema, schemaless_reader
 from fastavro.types import Schema
 
@@ -27,6 +27,7 @@ from oomstream.streams.broker import Broker
 from oomstream.streams.dlq_topic import read_dead_letters
 from oomstream.streams.verify import Verifier
 from tests.oracle import Oracle, OracleEvent
+from tests.topic_log import TopicReader
 
 TIMEOUT_S = 60.0
 SCHEMA: dict[str, Any] = {
@@ -80,24 +81,11 @@ def read_topic(broker: Broker, name: str) -> Topic:
     """Read every partition from its first offset to its end, as any Kafka client does."""
     parsed = parse_schema(SCHEMA)
     found = Topic({}, set(), {})
-    options = {"group.id": "topic-oracle", "enable.auto.commit": False, "enable.partition.eof": True}
-    consumer = Consumer({**broker.client_config(TIMEOUT_S), **options, "auto.offset.reset": "error"})
-    try:
-        partitions = list(consumer.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions)
-        for partition in partitions:
-            _, found.ends[partition] = consumer.get_watermark_offsets(TopicPartition(name, partition), TIMEOUT_S)
-        consumer.assign([TopicPartition(name, partition, OFFSET_BEGINNING) for partition in partitions])
-        left, deadline = set(partitions), time.monotonic() + TIMEOUT_S
-        while left:
-            assert time.monotonic() < deadline, f"partitions {left} never came to their end"
-            for message in consumer.consume(5_000, timeout=0.2):
-                if (error := message.error()) is not None:
-                    assert error.code() == KafkaError._PARTITION_EOF, error
-                    left.discard(message.partition() or 0)
-                else:
-                    _take(found, message, parsed)
-    finally:
-        consumer.close()
+    with closing(TopicReader(broker)) as reader:
+        for partition in reader.partitions(name):
+            found.ends[partition] = reader.end(name, partition)
+            for message in reader.messages(name, partition):
+                _take(found, message, parsed)
     return found
 
 

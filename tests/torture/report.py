@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -38,14 +39,15 @@ class Progress:
         done, now = state.tally, time.monotonic()
         what = "waiting for the rest" if state.step is None else _short(state.step)
         line = (
-            f"{done.kills:,} of {self._options.kills:,} kills, {done.freezes} freezes, {done.restarts} restarts, "
-            f"{done.cuts} cuts, {state.ingested:,} of {state.produced:,} records ingested, {now - self._began:.0f} s"
+            f"{done.kills:,} of {self._options.kills:,} kills, {done.freezes.total()} freezes, "
+            f"{done.restarts.total()} restarts, {done.cuts.total()} cuts, {state.ingested:,} of {state.produced:,} "
+            f"records ingested, {now - self._began:.0f} s"
         )
         if self._status is not None:
             self._status.update(Text(f"{line}: {what}"))
         elif now - self._said >= _EVERY_S or state.step is None:
             self._said = now
-            self._console.print(Text(line))
+            self._console.print(Text(line), soft_wrap=True)
 
     def end(self) -> None:
         """Take the line away."""
@@ -62,23 +64,26 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
     tally, found = result.tally, result.findings
     counts = found.counts
     per_minute = tally.kills / result.seconds[0] * 60
-    points = ", ".join(f"{count} {point}" for point, count in tally.points.most_common())
+    points = _listed(tally.points)
     where = "Kafka, TiDB, TiKV" if options.servers else "embedded broker, SQLite"
     table = Table(title=f"torture, seed {options.seed}: {where}", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("how many", justify="right")
     table.add_column("more")
+    if tally.missed:
+        points += f" (random where a point was not reached in time: {_listed(tally.missed)})"
     rows = [
         ("kills", tally.kills, f"{per_minute:.0f} a minute, {options.workers} workers; {points}"),
-        ("freezes", tally.freezes, "past the session timeout, then thawed"),
+        ("freezes", tally.freezes.total(), f"past the session timeout, then thawed: {_listed(tally.freezes)}"),
+        ("fenced", tally.fenced, "times that a worker that thawed was refused"),
         ("drains", tally.drains, "SIGTERM under load"),
-        ("consumer group changed", tally.offsets, "set back, set forward, or deleted"),
+        ("group changed", tally.offsets.total(), f"offsets of the consumer group: {_listed(tally.offsets)}"),
     ]
     if options.servers:
         rows += [
             ("partitions added", tally.partitions, ""),
-            ("restarts", tally.restarts, "of servers, under load"),
-            ("cuts", tally.cuts, "servers cut off for a while, under load"),
+            ("restarts", tally.restarts.total(), f"of servers, under load: {_listed(tally.restarts)}"),
+            ("cuts", tally.cuts.total(), f"servers cut off for a while, under load: {_listed(tally.cuts)}"),
         ]
     rows += [
         ("events", found.events, f"of {found.records:,} records; {found.entities:,} entities"),
@@ -98,6 +103,10 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
         console.print(f"left out: {LEFT_OUT}")
     if not result.right:
         _print_wrong(console, found, result.tally.unasked, folder)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
 
 
 _MORE = {

@@ -10,19 +10,36 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from oomstream.stores.crash_points import POINTS
+from oomstream.stores.crash_points import PIPELINE_POINTS
+from tests.torture.groups import NAMES
 
-TIMES = {"after_dlq": 2, "while_claiming": 4, "during_drain": 2}
-"""How often a point is passed at most before it kills; 6 where nothing else is said."""
+POINTS = PIPELINE_POINTS
+"""The crash points that a worker passes."""
+
+TIMES = {"after_dlq": 1, "while_claiming": 4, "during_drain": 2}
+"""How often a point is reached at most until it kills; 5 where nothing else is said."""
+
+FREEZING_POINTS = tuple(point for point in POINTS if point not in ("after_dlq", "during_drain"))
 
 FIRST_PARTITIONS = 3
 MOST_PARTITIONS = 8
-_DEED_SHARE = 0.2
-
-_EMBEDDED = (("freeze", 5), ("drain", 3), ("offsets", 2))
-_ON_SERVERS = (*_EMBEDDED, ("delete-group", 1), ("partitions", 2), ("restart", 4), ("cut", 5))
-LEFT_OUT = "partitions added, the group deleted, servers restarted or cut off: the embedded broker and SQLite have none"
+LEFT_OUT = (
+    "partitions added, the consumer group deleted, servers restarted or cut off, and workers frozen in a transaction, "
+    "for the embedded broker and SQLite have none of these"
+)
 """What the embedded variant does not do, and why."""
+
+_DEED_SHARE = 0.2
+_EMBEDDED = (("freeze", 5), ("drain", 3), ("offsets", 2))
+_ON_SERVERS = (
+    ("freeze", 6),
+    ("drain", 3),
+    ("offsets", 2),
+    ("delete-group", 1),
+    ("partitions", 2),
+    ("restart", 4),
+    ("cut", 6),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +86,31 @@ class Deed:
         target: The slot, the group, or the server.
         how: In which way.
         after: After how many more ingested records.
-        amount: Records that others ingest while one is frozen; partitions added; seconds that a server is away.
+        amount: Records that others ingest while one is frozen; partitions added; seconds that a server is away, or
+            bytes after which its connections are cut.
         kills: Slots whose workers are killed by it, in order.
+        at: The crash point at which a worker freezes.
     """
 
     kind: str
-    target: str
-    how: str
-    after: int
-    amount: int
+    target: str = ""
+    how: str = ""
+    after: int = 0
+    amount: int = 0
     kills: tuple[int, ...] = ()
+    at: str = ""
 
     def __str__(self) -> str:
-        words = [self.kind, self.target, self.how, f"({self.amount})" if self.amount else "", f"after {self.after}"]
-        killed = f" killing {', '.join(map(str, self.kills))}" if self.kills else ""
-        return " ".join(filter(None, words)) + killed
+        words = [
+            self.kind,
+            self.target,
+            f"at {self.at}" if self.at else "",
+            self.how,
+            f"({self.amount})" if self.amount else "",
+            f"after {self.after}",
+            f"killing {', '.join(map(str, self.kills))}" if self.kills else "",
+        ]
+        return " ".join(filter(None, words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +144,14 @@ def make_plan(options: Options) -> list[Step]:
     steps: list[Step] = []
     left = options.kills
     for step in _Planner(options).steps():
-        if step.kills > left:  # the last step kills only whom it still may
-            step = Step(step.number, step.feed, None, (*step.victims, *_spare(options))[:left])
+        if step.kills > left:  # at the end, only as many as are left
+            victims = tuple(Victim(slot, None, 100) for slot in range(min(left, options.workers)))
+            step = Step(step.number, step.feed, None, victims)
         steps.append(step)
         left -= step.kills
         if not left:
-            return steps
+            break
     return steps
-
-
-def _spare(options: Options) -> list[Victim]:
-    return [Victim(slot, None, 100) for slot in range(options.workers)]
 
 
 class _Planner:
@@ -137,75 +161,91 @@ class _Planner:
         self._options = options
         self._chance = random.Random(f"plan {options.seed} {options.workers} {options.servers}")
         self._points: list[str] = []
-        self._partitions: dict[str, int] = {}
+        self._freezing: list[str] = []
+        self._partitions = dict.fromkeys(NAMES, FIRST_PARTITIONS)
         self._deeds = _ON_SERVERS if options.servers else _EMBEDDED
 
     def steps(self) -> Iterator[Step]:
+        """The steps."""
         empty = set(range(self._options.workers))
         number = 0
         while True:
             number += 1
             deed = self._deed() if number > 1 and self._chance.random() < _DEED_SHARE else None
-            fresh = set(empty)
-            if deed is not None and deed.kind in ("freeze", "drain", "offsets", "delete-group", "restart", "cut"):
-                fresh = set()  # what the deed starts, it starts with no crash point
-            victims = self._victims(fresh)
+            # Whom a deed starts, it starts with no crash point.
+            victims = self._victims(empty if deed is None else set())
             empty = {victim.slot for victim in victims}
-            yield Step(number, self._chance.randrange(500, 1_500), deed, victims)
+            yield Step(number, self._chance.randrange(800, 1_800), deed, victims)
 
     def _victims(self, fresh: set[int]) -> tuple[Victim, ...]:
+        """Mostly workers that are started in this step, for only they can be given a crash point."""
         chance, workers = self._chance, self._options.workers
-        count = min(workers, chance.choice((1, 1, 1, 2, 2, workers)))
-        # Those that are started in this step come first: only they can be given a crash point.
+        count = min(workers, chance.choice((1, 1, 2, 2, workers)))
         order = sorted(range(workers), key=lambda slot: (slot not in fresh, chance.random()))
-        if chance.random() < 0.2:
+        if chance.random() < 0.1:
             chance.shuffle(order)
-        return tuple(self._victim(slot, slot in fresh and chance.random() < 0.85) for slot in sorted(order[:count]))
+        return tuple(self._victim(slot, slot in fresh and chance.random() < 0.9) for slot in sorted(order[:count]))
 
     def _victim(self, slot: int, at_point: bool) -> Victim:
-        chance = self._chance
-        after = chance.randrange(20, 500)
-        if not at_point:
-            return Victim(slot, None, after)
+        after = self._chance.randrange(20, 500)
+        return Victim(slot, self._point() if at_point else None, after)
+
+    def _point(self) -> str:
         if not self._points:
-            self._points = chance.sample(POINTS, len(POINTS))  # each of them comes once in every round
+            self._points = self._chance.sample(
+                PIPELINE_POINTS, len(PIPELINE_POINTS)
+            )  # each of them comes once in every round
         point = self._points.pop()
-        return Victim(slot, f"{point}:{chance.randint(1, TIMES.get(point, 6))}", after)
+        return f"{point}:{self._chance.randint(1, TIMES.get(point, 5))}"
 
     def _deed(self) -> Deed | None:
-        chance, workers = self._chance, self._options.workers
+        chance = self._chance
         kinds, weights = zip(*self._deeds, strict=True)
         kind = chance.choices(kinds, weights)[0]
-        slot, after = chance.randrange(workers), chance.randrange(20, 400)
-        everybody = tuple(range(workers))
+        slot, after = chance.randrange(self._options.workers), chance.randrange(20, 400)
+        everybody = tuple(range(self._options.workers))
         match kind:
             case "freeze":
-                how = chance.choice(("kill", "drain"))
-                return Deed(
-                    kind, str(slot), f"then {how}", after, chance.randrange(100, 600), (slot,) * (how == "kill")
-                )
+                return self._freeze(slot, after)
             case "drain":
-                return Deed(kind, str(slot), "", after, 0)
+                return Deed(kind, str(slot), after=after)
             case "offsets":
-                return Deed(kind, "group", chance.choice(("back", "forward")), after, 0, everybody)
+                down = chance.random() < 0.5
+                how = f"{chance.choice(('back', 'forward'))}{' while workers are down' * down}"
+                return Deed(kind, "group", how, after, kills=everybody * down)
             case "delete-group":
-                return Deed(kind, "group", "", after, 0, everybody)
+                return Deed(kind, "group", after=after, kills=everybody)
             case "partitions":
                 return self._more_partitions(after)
             case "restart":
                 server, how = chance.choice(
                     (("kafka", "order"), ("kafka", "kill"), ("tikv", "kill"), ("tidb", "order"))
                 )
-                return Deed(kind, server, how, after, 0, (slot,) * chance.randrange(2))
-        server, how = chance.choice(("kafka", "tikv", "tidb")), chance.choice(("refuse", "reset", "blackhole"))
-        return Deed(kind, server, how, after, chance.randrange(1, 4), (slot,) * chance.randrange(2))
+                return Deed(kind, server, how, after, kills=(slot,) * chance.randrange(2))
+        return self._cut(slot, after)
+
+    def _freeze(self, slot: int, after: int) -> Deed:
+        chance, at, killed_before = self._chance, "", 0
+        end = chance.choice(("kill", "drain"))
+        if self._options.servers and chance.random() < 0.7:
+            if not self._freezing:
+                self._freezing = chance.sample(FREEZING_POINTS, len(FREEZING_POINTS))
+            at, killed_before = f"{self._freezing.pop()}:{chance.randint(1, 3)}", 1
+        kills = (slot,) * (killed_before + (end == "kill"))
+        return Deed("freeze", str(slot), f"then {end}", after, chance.randrange(100, 600), kills, at)
 
     def _more_partitions(self, after: int) -> Deed | None:
-        from tests.torture.groups import NAMES
-
         group, more = self._chance.choice(NAMES), self._chance.randrange(1, 3)
-        now = self._partitions.get(group, FIRST_PARTITIONS)
-        if now + more > MOST_PARTITIONS:
+        if self._partitions[group] + more > MOST_PARTITIONS:
             return None
-        self._partitions[group] = now + more
-        return Deed("partitions", group, "", after, more)
+        self._partitions[group] += more
+        return Deed("partitions", group, after=after, amount=more)
+
+    def _cut(self, slot: int, after: int) -> Deed:
+        chance = self._chance
+        server = chance.choice(("kafka", "tikv", "tidb"))
+        if chance.random() < 0.4:  # in the middle of what they carry
+            way = chance.choice(("to_server", "to_client"))
+            return Deed("cut", server, way, after, chance.choice((100, 700, 5_000, 20_000)))
+        how = chance.choice(("refuse", "reset", "blackhole"))
+        return Deed("cut", server, how, after, chance.randrange(1, 4), (slot,) * chance.randrange(2))

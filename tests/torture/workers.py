@@ -49,6 +49,20 @@ class TortureWorker:
         """What it has written so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    @property
+    def claims(self) -> int:
+        """How many partitions it has claimed so far, repeated claims included."""
+        return self.log.count(": claimed at offset ")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is frozen."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state == "T"
+
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; False if it is gone."""
         try:
