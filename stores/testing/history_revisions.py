@@ -249,7 +249,7 @@ class RevisionTests(HistorySuite):
             old = await publish(opened, first, lines(1))
             more = {"s": {"type": "string", "default": "it's"}, "n": "long", "z": ["null", "double"]}
             [second] = await register(opened, batch(features=more))
-            values = {"s": "it's", "n": 1, "z": None}
+            values: dict[str, Plain] = {"s": "it's", "n": 1, "z": None}
             assert await opened.scan_revision(second, old) == [RevisionRow(("k000001",), tuple(values.values()))]
             for keys in (None, [("k000001",)]):
                 assert await read(opened, second, old, keys=keys) == [{"k": "k000001", **values}]
