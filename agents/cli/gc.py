@@ -51,14 +51,17 @@ def gc(
     newest revision, always stay.
     """
     from oomstream.agents.cli.session import settings
+    from oomstream.stores.crash_points import arm
     from oomstream.stores.opening import open_stores
 
+    chosen = settings()
+    arm(chosen.crash_at)
     replaced_us = _age_us(older_than, "--older-than")
     revisions_us = None if revisions_older_than is None else _age_us(revisions_older_than, "--revisions-older-than")
     history_us = None if history_older_than is None else _age_us(history_older_than, "--history-older-than")
 
     async def run() -> list[str]:
-        async with open_stores(settings()) as stores:
+        async with open_stores(chosen) as stores:
             said = await _collect(stores, revisions_us, keep_revisions)
             if history_us is not None:
                 said += await _retire(stores, history_us, history_older_than or "")
