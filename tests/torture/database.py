@@ -108,10 +108,18 @@ class Database:
         """Every source that is a partition of a topic, by id."""
         columns = ", ".join(map(self.quoted, _COLUMNS))
         sql = f"SELECT {columns} FROM {self.quoted('source')} WHERE kind = {_TOPIC} ORDER BY id"
-        return [SourceRow(*row) for row in self.rows(sql)]
+        return [
+            SourceRow(number, _text(topic), _text(incarnation), *rest)
+            for number, topic, incarnation, *rest in self.rows(sql)
+        ]
 
     def close(self) -> None:
         """Let go of the database."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _text(value: str | bytes) -> str:
+    """A name, which servers store as bytes."""
+    return value.decode() if isinstance(value, bytes) else value

@@ -84,10 +84,3 @@ def produced_records(path: Path, topic: str, partition: int) -> Iterator[Logged]
         for offset, timestamp_ms, key, value, headers, meant in file.execute(query, (topic, partition)):
             pairs = tuple((name, text.encode()) for name, text in json.loads(headers))
             yield Logged(offset, timestamp_ms, key, value, pairs, meant)
-
-
-def produced_partitions(path: Path, topic: str) -> list[int]:
-    """Partitions that have records."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-        query = "SELECT DISTINCT partition FROM record WHERE topic = ? ORDER BY partition"
-        return [partition for (partition,) in file.execute(query, (topic,))]

@@ -12,7 +12,7 @@ from tests.torture.conductor import Conductor, Tally
 from tests.torture.database import Database
 from tests.torture.feed import TortureFeed
 from tests.torture.letters import LetterBox
-from tests.torture.produced import produced_records
+from tests.torture.log import Log, ProducersLog, TopicsLog
 from tests.torture.schedule import Options, Step, make_plan
 from tests.torture.stage import Stage
 from tests.torture.verifier import Findings, Verifier
@@ -102,13 +102,8 @@ def _conduct(
 
 
 def verify(stage: Stage, database: Database, letters: LetterBox) -> Findings:
-    """Compare the stores with the log: on the embedded broker, which forgets, the producers' own."""
+    """Compare the stores with the log: Kafka's, or on the embedded broker, which forgets, the producers' own."""
     produced: Path = stage.folder / PRODUCED
-    return Verifier(
-        stage.groups,
-        lambda topic, partition: produced_records(produced, topic, partition),
-        stage.partitions(),
-        database,
-        stage.settings.online,
-        letters,
-    ).run()
+    log: Log = ProducersLog(produced) if stage.embedded else TopicsLog(stage.broker, produced)
+    with closing(log):
+        return Verifier(stage.groups, log, stage.partitions(), database, stage.settings.online, letters).run()

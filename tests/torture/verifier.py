@@ -10,7 +10,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,15 +18,13 @@ from tests.torture.database import Database, SourceRow
 from tests.torture.decode import Garbage, Happened, read_record
 from tests.torture.groups import TortureGroup, avro_kind
 from tests.torture.letters import LetterBox, Place, content_sum
+from tests.torture.log import Log
 from tests.torture.online import OnlineRow, online_pairs, rows_by_key
 from tests.torture.produced import Logged
 from tests.torture.stream import VALID
 
 SHOWN = 10
 """How many differences are kept of each kind."""
-
-Log = Callable[[str, int], Iterator[Logged]]
-"""Records of a partition of a topic, in order of offset."""
 
 _TOPIC_KIND = 3
 
@@ -110,7 +108,7 @@ class Verifier:
 
     Args:
         groups: The groups of the run.
-        log: Records of a partition.
+        log: What the stores must agree with.
         partitions: How many partitions each group has.
         database: The history database.
         online_url: The online store.
@@ -150,6 +148,8 @@ class Verifier:
                 self._partition(group, partition, sources.get((group.topic, partition)), newest)
             self._strangers(group, sources)
             self._online(group, newest, pairs)
+        for where, expected, there in self._log.differing:
+            found.add("log", where, expected, there)
         for place, letter in self._unread.items():
             found.add("letters unasked", f"{place}", None, letter)
         for place in self._letters.differing:
@@ -163,7 +163,7 @@ class Verifier:
         found, where = self.findings, f"{group.topic}[{partition}]"
         rows = _Rows(self._history(group, source) if source is not None else iter(()))
         end = 0
-        for record in self._log(group.topic, partition):
+        for record in self._log.records(group.topic, partition):
             end = record.offset + 1
             found.records += 1
             for row in rows.before(record.offset):
