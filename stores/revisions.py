@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from oomstream.schemas.errors import InvalidEvent, Reason
+from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 
@@ -116,6 +116,10 @@ class DuplicateKey(InvalidEvent):
         self.at = at
 
 
+class RevisionInUse(InvalidRequest):
+    """A revision cannot be dropped: it is online, or is being written online, or is its group's dummy revision."""
+
+
 class RevisionStore(ABC):
     """What a history store does for batch groups."""
 
@@ -192,7 +196,7 @@ class RevisionStore(ABC):
         """Forget a revision, and drop its table unless it is linked (gc). Needs DDL rights.
 
         Raises:
-            InvalidRequest: It is online, or is being written online, or is the dummy revision.
+            RevisionInUse: It is online, or is being written online, or is the dummy revision.
         """
 
     @abstractmethod

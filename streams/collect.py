@@ -14,7 +14,7 @@ from itertools import pairwise
 from oomstream.schemas.errors import InvalidRequest
 from oomstream.schemas.groups import Category
 from oomstream.stores.base import HistoryStore, OnlineStore
-from oomstream.stores.revisions import Revision, SyncState
+from oomstream.stores.revisions import Revision, RevisionInUse, SyncState
 from oomstream.streams.purge import purge_due, purge_strays
 
 
@@ -74,7 +74,7 @@ async def collect(
         used = {each.revision_id for each in await history.syncs() if each.state is not SyncState.RETIRED}
         for revision in old:
             if revision.id not in used:
-                with suppress(InvalidRequest):  # a sync of it has just begun
+                with suppress(RevisionInUse):  # a sync of it has just begun
                     await history.drop_revision(revision)
                     done.revisions.setdefault(group.name, []).append(revision.id)
     return done

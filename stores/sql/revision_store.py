@@ -7,16 +7,17 @@ whatever is killed in between leaves a row that says so, and `collect_drafts` fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable
 
-from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason
+from oomstream.schemas.errors import InvalidEvent, InvalidRequest, InvalidSetting, OomstreamError, Reason
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.crash_points import reach
-from oomstream.stores.revisions import DuplicateKey, Revision, RevisionRow, RevisionStore, Sync
+from oomstream.stores.revisions import DuplicateKey, Revision, RevisionInUse, RevisionRow, RevisionStore, Sync
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.dialects import Conflict, Dialect
 from oomstream.stores.sql.linking import check_linked
@@ -47,17 +48,22 @@ class SqlRevisionStore(RevisionStore):
 
     async def begin_revision(self, group: FeatureGroup, *, doc: str = "", lease_s: float = 600.0) -> Revision:
         """The draft's row, then its table, and before it that of the group's dummy revision."""
-        draft = await self._begin(group, doc, lease_s)
-        await self._make_table(group, draft)
-        return draft
+        return await self._begin(group, doc, lease_s, with_table=True)
 
-    async def _begin(self, group: FeatureGroup, doc: str, lease_s: float) -> Revision:
+    async def _begin(self, group: FeatureGroup, doc: str, lease_s: float, *, with_table: bool) -> Revision:
         lease_us = int(lease_s * 1e6)
         draft, dummy = await self._database.transact(
             lambda connection: self._revisions.begin(connection, group, doc, lease_us)
         )
-        if dummy is not None:
-            await self._make_table(group, dummy)
+        try:
+            if dummy is not None:
+                await self._make_table(group, dummy)
+            if with_table:
+                await self._make_table(group, draft)
+        except BaseException:
+            with suppress(OomstreamError):
+                await self.discard_revision(draft)
+            raise
         return draft
 
     async def _make_table(self, group: FeatureGroup, revision: Revision) -> None:
@@ -140,24 +146,32 @@ class SqlRevisionStore(RevisionStore):
     async def drop_revision(self, revision: Revision) -> None:
         """The row is marked, so that nobody finds it any more, the table dropped, the row removed."""
         if revision.is_dummy:
-            raise InvalidRequest(f"revision {revision.id} is its group's dummy revision, which stays")
+            raise RevisionInUse(f"revision {revision.id} is its group's dummy revision, which stays")
         if await self._database.transact(lambda connection: self._revisions.retire(connection, revision)):
-            await self._finish_drops([revision], give_back=False)
+            try:
+                await self._finish_drops([revision], give_back=False)
+            except InvalidSetting:  # no right to drop tables
+                await self._database.transact(lambda connection: self._revisions.restore(connection, revision))
+                raise
 
     async def _finish_drops(self, revisions: Sequence[Revision], *, give_back: bool) -> None:
         for each in revisions:
             if not each.linked:
-                name = quote_name(each.table, self._dialect.quote)
-                drop = f"DROP TABLE IF EXISTS {name}"
-
-                async def run(connection: AsyncConnection, sql: str = drop) -> None:
-                    await connection.exec_driver_sql(sql)
-
-                await self._database.transact(run, calls=_DDL_CALLS)
+                await self._drop_table(each.table)
         if revisions:
             await self._database.transact(
                 lambda connection: self._revisions.remove(connection, revisions, give_back=give_back)
             )
+
+    async def _drop_table(self, table: str) -> None:
+        drop = f"DROP TABLE IF EXISTS {quote_name(table, self._dialect.quote)}"
+
+        async def run(connection: AsyncConnection) -> None:
+            # Whoever may not make tables may not drop them either: not even those that are not there.
+            if await stored_columns(connection, table, self._dialect):
+                await connection.exec_driver_sql(drop)
+
+        await self._database.transact(run, calls=_DDL_CALLS)
 
     async def link_revision(
         self, group: FeatureGroup, table: str, *, time_us: int | None = None, doc: str = ""
@@ -166,7 +180,7 @@ class SqlRevisionStore(RevisionStore):
         _check_time(time_us)
         async with self._database.read(calls=_CHECK_CALLS) as connection:
             await check_linked(connection, group, table, self._dialect, await self._revisions.own_tables(connection))
-        draft = await self._begin(group, doc, lease_s=60.0)
+        draft = await self._begin(group, doc, 60.0, with_table=False)
         return await self._database.transact(
             lambda connection: self._revisions.publish(connection, draft, time_us, link=table)
         )

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidRequest, UnknownRevision
 from oomstream.schemas.groups import Category, FeatureGroup
-from oomstream.stores.revisions import Revision, Sync, SyncState
+from oomstream.stores.revisions import Revision, RevisionInUse, Sync, SyncState
 from oomstream.stores.sql.dialects import Dialect
 from oomstream.stores.sql.revision_tables import table_name
 from oomstream.stores.sql.sources import next_id
@@ -213,7 +213,7 @@ class Revisions:
         """Mark a published revision as being dropped; False if it is gone already.
 
         Raises:
-            InvalidRequest: It is online, or being written online.
+            RevisionInUse: It is online, or being written online.
         """
         await self._lock(connection, revision.group_id)
         if not await self._mark(connection, revision, State.PUBLISHED):
@@ -223,8 +223,13 @@ class Revisions:
             sync.c.revision_id == revision.id, sync.c.state.in_([int(SyncState.LIVE), int(SyncState.WRITING)])
         )
         if (await connection.execute(used)).first() is not None:
-            raise InvalidRequest(f"revision {revision.id} is online, or is being synced: sync another one first")
+            raise RevisionInUse(f"revision {revision.id} is online, or is being synced: sync another one first")
         return True
+
+    async def restore(self, connection: AsyncConnection, revision: Revision) -> None:
+        """Take back a mark of `retire`: the table is still there."""
+        back = sa.update(self._revision).where(*self._is(revision, State.DROPPING))
+        await connection.execute(back.values(state=int(State.PUBLISHED)))
 
     async def begin_sync(
         self, connection: AsyncConnection, group: FeatureGroup, revision: Revision, lease_us: int

@@ -11,7 +11,7 @@ from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.errors import Fenced, InvalidRequest, UnknownRevision
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.base import HistoryStore
-from oomstream.stores.revisions import Revision, RevisionRow, Sync, SyncState
+from oomstream.stores.revisions import Revision, RevisionInUse, RevisionRow, Sync, SyncState
 from oomstream.stores.testing.history_revisions import batch, lines, now_us, publish, read
 from oomstream.stores.testing.history_suite import HistorySuite, register
 from oomstream.stores.testing.samples import TIME_US, group
@@ -122,7 +122,7 @@ class CopyTests(HistorySuite):
             await opened.begin_sync(mine, two, lease_s=600)
             dummy = (await opened.revisions(mine))[0]
             for kept in (one, two, dummy):
-                with pytest.raises(InvalidRequest):
+                with pytest.raises(RevisionInUse):
                     await opened.drop_revision(kept)
             await opened.drop_revision(three)
             await opened.drop_revision(three)

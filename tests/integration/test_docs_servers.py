@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from pathlib import Path
@@ -61,3 +62,18 @@ def test_rights_are_enough_and_no_more(kind: str, request: pytest.FixtureRequest
     assert "lacks a right" in run("reader", *push, code=2)
     run("admin", "apply", str(more))
     assert run("worker", *push, "--feature", "tip=1").startswith("pushed:")
+    state = {"name": "state", "category": "batch", "entity": "rider", "keys": ["rider_id"], "type": "record"}
+    fields = [{"name": "rider_id", "type": "string"}, {"name": "score", "type": "long"}]
+    (tmp_path / "state.avsc").write_text(json.dumps({**state, "fields": fields}), encoding="utf-8")
+    (tmp_path / "state.csv").write_text("rider,score\nann,5\n", encoding="utf-8")
+    run("admin", "apply", "state.avsc")
+    imported = ("import", "-g", "state", "--input-file", "state.csv")
+    assert "lacks a right" in run("worker", *imported, code=2)
+    assert run("admin", *imported) == "RevisionID: 2\n"
+    run("worker", "sync", "-g", "state")
+    assert "lacks a right" in run("reader", "sync", "-g", "state", code=2)
+    assert run("reader", "get", "online", "-k", "ann", "--feature", "state.score", "-o", "csv").endswith("ann,5\n")
+    for number in (3, 4):
+        assert run("admin", *imported) == f"RevisionID: {number}\n"
+    assert "lacks a right" in run("worker", "gc", "--revisions-older-than", "0s", code=2)
+    assert run("admin", "gc", "--revisions-older-than", "0s") == "group state: 1 revision removed (3)\n"
