@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -225,7 +226,7 @@ def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any], f
         each.fingerprint: WriterSchema(each.version, each.fingerprint, orjson.loads(each.avro_schema))
         for each in definitions
     }
-    newest = group_from_avsc(orjson.loads(definitions[-1].avro_schema))
+    newest = _parsed(definitions[-1].avro_schema)
     ids = {each.name: each.id for each in features}
     group = replace(
         newest,
@@ -243,6 +244,12 @@ def _field_names(avro_schema: str) -> frozenset[str]:
     return frozenset(each.get(NAME_ATTRIBUTE, each["name"]) for each in orjson.loads(avro_schema)["fields"])
 
 
+@lru_cache(maxsize=2_000)
+def _parsed(avro_schema: str) -> FeatureGroup:
+    """A definition from its text; readers of batch groups load the catalog every few seconds."""
+    return group_from_avsc(orjson.loads(avro_schema))
+
+
 def _retired(definitions: Sequence[Any], features: Sequence[Any]) -> tuple[Feature, ...]:
     """Retired features as the last definition that had them says."""
     missing = {each.name: each.id for each in features if each.retired}
@@ -250,7 +257,7 @@ def _retired(definitions: Sequence[Any], features: Sequence[Any]) -> tuple[Featu
     for each in reversed(definitions):
         if len(found) == len(missing):
             break
-        for feature in group_from_avsc(orjson.loads(each.avro_schema)).features:
+        for feature in _parsed(each.avro_schema).features:
             if feature.name in missing:
                 found.setdefault(missing[feature.name], replace(feature, id=missing[feature.name]))
     return tuple(found[feature_id] for feature_id in sorted(found))
