@@ -291,7 +291,8 @@ class Conductor:
             frozen, how = self._freeze_at(deed.at)
         # On SQLite a worker frozen within a transaction would stop every writer (guarantees.md).
         with holding_write(self._stage.settings) if self._stage.embedded else nullcontext():
-            stopped = frozen.signal(signal.SIGSTOP)
+            # A thread that is in the middle of a system call finishes it first: the lock must not be free by then.
+            stopped = frozen.signal(signal.SIGSTOP) and frozen.wait_stopped()
         before = {source.id: source.owner for source in self._database.sources()}
         self._fill()
         if stopped:

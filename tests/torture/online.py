@@ -21,6 +21,9 @@ from tests.torture.groups import TortureGroup, avro_kind
 _VALUE = struct.Struct(">BQBIQq8sB")
 """Format, event time, kind, source, sequence, ingest time, fingerprint, flags; the Avro body follows."""
 
+_KEY = struct.Struct(">cIQ")
+"""``o``, group id, sync id (0 for stream groups); the entity key follows."""
+
 _SIGN = 1 << 63
 _PAGE = 1_000
 _DEADLINE_S = 30.0
@@ -49,7 +52,9 @@ def online_pairs(url: str) -> list[tuple[bytes, bytes]]:
     if StoreUrl.parse(url).is_file:
         path = Path(StoreUrl.parse(url).path)
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as file:
-            return [(bytes(key), bytes(value)) for key, value in file.execute("SELECT key, value FROM online")]
+            # The version is also in a column of its own, which decides what may overwrite a row.
+            rows = file.execute("SELECT key, version, value FROM online")
+            return [(key, value if version == value[1:22] else b"") for key, version, value in rows]
     return asyncio.run(_tikv_pairs(url))
 
 
@@ -74,13 +79,18 @@ async def _tikv_pairs(url: str) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def group_of_key(key: bytes) -> int:
+    """Id of the group that a key is of; 0 if it is of no stream group."""
+    head = _KEY.unpack_from(key) if len(key) >= _KEY.size else (b"", 0, 0)
+    return int(head[1]) if head[0] == b"o" and head[2] == 0 else 0
+
+
 def rows_by_key(pairs: list[tuple[bytes, bytes]], group_id: int, group: TortureGroup) -> dict[Any, OnlineRow | str]:
     """Online rows of a group by entity key; where a value cannot be read, the reason."""
-    prefix = b"o" + struct.pack(">IQ", group_id, 0)
     rows: dict[Any, OnlineRow | str] = {}
     for key, value in pairs:
-        if key.startswith(prefix):
-            entity = _entity(key[len(prefix) :], group)
+        if group_of_key(key) == group_id:
+            entity = _entity(key[_KEY.size :], group)
             try:
                 rows[entity] = _row(value, entity, group)
             except (Garbage, struct.error, ValueError) as exc:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,7 @@ from tests.torture.verifier import Findings
 
 _EVERY_S = 10.0
 _SHOWN = 3
+_LONGEST = 600
 
 
 class Progress:
@@ -31,8 +34,6 @@ class Progress:
         self._options = options
         self._began = self._said = time.monotonic()
         self._status = console.status("starting …") if console.is_terminal else None
-        if self._status is not None:
-            self._status.start()
 
     def tell(self, state: State) -> None:
         """Say it."""
@@ -49,8 +50,14 @@ class Progress:
             self._said = now
             self._console.print(Text(line), soft_wrap=True)
 
-    def end(self) -> None:
-        """Take the line away."""
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._status is not None:
             self._status.stop()
 
@@ -63,7 +70,7 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
     """The table, and if anything is wrong the first differences and where to look."""
     tally, found = result.tally, result.findings
     counts = found.counts
-    per_minute = tally.kills / result.seconds[0] * 60
+    seconds, verifying = result.seconds
     points = _listed(tally.points)
     where = "Kafka, TiDB, TiKV" if options.servers else "embedded broker, SQLite"
     table = Table(title=f"torture, seed {options.seed}: {where}", title_justify="left", show_header=False)
@@ -73,7 +80,7 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
     if tally.missed:
         points += f" (random where a point was not reached in time: {_listed(tally.missed)})"
     rows = [
-        ("kills", tally.kills, f"{per_minute:.0f} a minute, {options.workers} workers; {points}"),
+        ("kills", tally.kills, f"in {seconds:.0f} s, {options.workers} workers: {points}"),
         ("freezes", tally.freezes.total(), f"past the session timeout, then thawed: {_listed(tally.freezes)}"),
         ("fenced", tally.fenced, "times that a worker that thawed was refused"),
         ("drains", tally.drains, "SIGTERM under load"),
@@ -86,15 +93,20 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
             ("cuts", tally.cuts.total(), f"servers cut off for a while, under load: {_listed(tally.cuts)}"),
         ]
     rows += [
-        ("events", found.events, f"of {found.records:,} records; {found.entities:,} entities"),
+        (
+            "events",
+            found.events,
+            f"in {found.records:,} records, of {found.entities:,} entities; read in {verifying:.0f} s",
+        ),
         ("lost", counts["lost"], "events with no row in history"),
         ("doubled", counts["doubled"], "rows of history that no event accounts for"),
         ("wrong rows", counts["wrong rows"], "rows of history that say something else than their event"),
         ("differing keys", counts["differing keys"], "entities whose online row is not that of the greatest version"),
         ("dead letters", found.letters, f"{found.expected_letters:,} expected; {found.letters_written:,} written"),
+        ("ended by themselves", len(tally.unasked), "workers that nobody had asked to end"),
         *((name, count, _MORE[name]) for name, count in counts.items() if name in _MORE and count),
     ]
-    wrong = {"lost", "doubled", "wrong rows", "differing keys", *_MORE}
+    wrong = {"ended by themselves", "lost", "doubled", "wrong rows", "differing keys", *_MORE}
     for name, count, more in rows:
         bad = (name in wrong and count) or (name == "dead letters" and count != found.expected_letters)
         table.add_row(name, f"{count:,}", more, style="bold red" if bad else "")
@@ -102,7 +114,7 @@ def print_result(console: Console, options: Options, result: Result, folder: Pat
     if not options.servers:
         console.print(f"left out: {LEFT_OUT}")
     if not result.right:
-        _print_wrong(console, found, result.tally.unasked, folder)
+        _print_wrong(console, options, found, result.tally.unasked, folder)
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -119,17 +131,25 @@ _MORE = {
 }
 
 
-def _print_wrong(console: Console, found: Findings, unasked: list[str], folder: Path) -> None:
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+
+
+def _print_wrong(console: Console, options: Options, found: Findings, unasked: list[str], folder: Path) -> None:
     """The first differences with both sides, and the folder."""
     for name, count in found.counts.items():
         for each in [each for each in found.first if each.what == name][:_SHOWN]:
-            console.print(Text(f"{name}: {each.where}\n  expected {each.expected}\n  found    {each.found}"))
+            where, expected, there = each.where, _shortened(each.expected), _shortened(each.found)
+            console.print(Text(f"{name}: {where}\n  expected {expected}\n  found    {there}"), soft_wrap=True)
         if count > _SHOWN:
             console.print(f"  and {count - _SHOWN:,} more {name}")
     for line in unasked:
-        console.print(Text(f"ended by itself: {line}"))
+        console.print(Text(f"ended by itself: {line}"), soft_wrap=True)
+    stores = "" if options.servers else "the stores (data), "
     console.print(
-        Text(f"WRONG. Everything is kept in {folder}: the stores (data), what every worker wrote (logs), every record ")
-        + Text("that the broker acknowledged (produced.db), and the plan (plan.txt)."),
+        Text(f"WRONG. Kept in {folder}: {stores}what every worker wrote (logs), every record that the broker ")
+        + Text("acknowledged and what it was meant to be (produced.db), and the plan (plan.txt)."),
         style="bold red",
+        soft_wrap=True,
     )

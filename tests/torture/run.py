@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tests.torture.conductor import Conductor, Tally
 from tests.torture.database import Database
@@ -20,6 +21,9 @@ from tests.torture.workers import WorkerNursery
 
 PRODUCED = "produced.db"
 """Name of the producers' own log in the working folder."""
+
+LOGS = "logs"
+"""Name of the folder of what workers write."""
 
 
 @dataclass(frozen=True)
@@ -59,51 +63,66 @@ class Result:
         return self.findings.right and not self.tally.unasked
 
 
-def torture(
-    stage: Stage, options: Options, *, tell: Callable[[State], None], meddle: Callable[[], None] | None = None
-) -> Result:
-    """Carry out a plan, and verify.
+class Run:
+    """A run on a stage with empty stores; `with Run(stage, options) as run:`.
 
     Args:
-        stage: Where; its stores are empty.
+        stage: Where.
         options: What to do.
-        tell: Called before each step and in the end.
-        meddle: Called between the end of the last worker and the verification, for tests of the verifier.
 
-    Raises:
-        TortureFailed: The run cannot go on.
+    Attributes:
+        letters: The dead letters that were read so far.
     """
-    began = time.monotonic()
-    letters = LetterBox(stage.broker, [f"{group.topic}.dlq" for group in stage.groups.values()])
-    with closing(Database(stage.settings.history)) as database, closing(letters):
-        conductor = _conduct(stage, options, database, letters, tell)
-        killed = time.monotonic()
-        if meddle is not None:
-            meddle()
-        findings = verify(stage, database, letters)
-    return Result(conductor.tally, findings, (killed - began, time.monotonic() - killed))
 
+    def __init__(self, stage: Stage, options: Options) -> None:
+        self.letters: LetterBox
+        self._stage = stage
+        self._options = options
+        self._stack = ExitStack()
+        self._database = Database(stage.settings.history)
+        self._tally = Tally()
+        self._killing_s = 0.0
 
-def _conduct(
-    stage: Stage, options: Options, database: Database, letters: LetterBox, tell: Callable[[State], None]
-) -> Conductor:
-    logs = stage.folder / "logs"
-    with WorkerNursery(logs, stage.worker_settings, servers=options.servers) as nursery:
-        conductor = Conductor(stage, options, nursery, database, letters)
+    def __enter__(self) -> Self:
+        topics = [f"{group.topic}.dlq" for group in self._stage.groups.values()]
+        self.letters = self._stack.enter_context(closing(LetterBox(self._stage.broker, topics)))
+        self._stack.enter_context(closing(self._database))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def conduct(self, tell: Callable[[State], None]) -> None:
+        """Carry out the plan, and let everything be ingested.
+
+        Args:
+            tell: Called before each step and in the end.
+
+        Raises:
+            TortureFailed: The run cannot go on.
+        """
+        stage, options, began = self._stage, self._options, time.monotonic()
+        with WorkerNursery(stage.folder / LOGS, stage.worker_settings, servers=options.servers) as nursery:
+            conductor = Conductor(stage, options, nursery, self._database, self.letters)
+            self._tally = conductor.tally
+            produced = stage.folder / PRODUCED
+            with TortureFeed(stage.broker, stage.groups, options.seed, produced, lambda: conductor.ingested) as feed:
+                conductor.use(feed)
+                for step in make_plan(options):
+                    tell(State(step, conductor.tally, feed.acknowledged, conductor.ingested))
+                    conductor.step(step)
+                tell(State(None, conductor.tally, feed.acknowledged, conductor.ingested))
+                conductor.finish()
+        self._killing_s = time.monotonic() - began
+
+    def verify(self) -> Result:
+        """Compare the stores with the log: Kafka's, or on the embedded broker, which forgets, the producers' own."""
+        stage, began = self._stage, time.monotonic()
         produced = stage.folder / PRODUCED
-        with TortureFeed(stage.broker, stage.groups, options.seed, produced, lambda: conductor.ingested) as feed:
-            conductor.use(feed)
-            for step in make_plan(options):
-                tell(State(step, conductor.tally, feed.acknowledged, conductor.ingested))
-                conductor.step(step)
-            tell(State(None, conductor.tally, feed.acknowledged, conductor.ingested))
-            conductor.finish()
-    return conductor
-
-
-def verify(stage: Stage, database: Database, letters: LetterBox) -> Findings:
-    """Compare the stores with the log: Kafka's, or on the embedded broker, which forgets, the producers' own."""
-    produced: Path = stage.folder / PRODUCED
-    log: Log = ProducersLog(produced) if stage.embedded else TopicsLog(stage.broker, produced)
-    with closing(log):
-        return Verifier(stage.groups, log, stage.partitions(), database, stage.settings.online, letters).run()
+        log: Log = ProducersLog(produced) if stage.embedded else TopicsLog(stage.broker, produced)
+        with closing(log):
+            online = stage.settings.online
+            found = Verifier(stage.groups, log, stage.partitions(), self._database, online, self.letters).run()
+        return Result(self._tally, found, (self._killing_s, time.monotonic() - began))

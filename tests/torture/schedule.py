@@ -17,7 +17,7 @@ from tests.torture.groups import NAMES
 POINTS = PIPELINE_POINTS
 """The crash points that a worker passes."""
 
-TIMES = {"after_dlq": 1, "while_claiming": 4, "during_drain": 2}
+TIMES = {"after_dlq": 1, "while_claiming": 3, "during_drain": 2}
 """How often a point is reached at most until it kills; 5 where nothing else is said."""
 
 FREEZING_POINTS = tuple(point for point in POINTS if point not in ("after_dlq", "during_drain"))
@@ -30,7 +30,7 @@ LEFT_OUT = (
 )
 """What the embedded variant does not do, and why."""
 
-_DEED_SHARE = 0.35
+_DEED_SHARE = 0.4
 _EMBEDDED = {"freeze": 5, "drain": 3, "offsets": 2}
 _ON_SERVERS = {"freeze": 6, "drain": 2, "offsets": 2, "delete-group": 1, "partitions": 2, "restart": 4, "cut": 6}
 """How often each kind of deed comes in one round."""

@@ -19,7 +19,7 @@ from tests.torture.decode import Garbage, Happened, read_record
 from tests.torture.groups import TortureGroup, avro_kind
 from tests.torture.letters import LetterBox, Place, content_sum
 from tests.torture.log import Log
-from tests.torture.online import OnlineRow, online_pairs, rows_by_key
+from tests.torture.online import OnlineRow, group_of_key, online_pairs, rows_by_key
 from tests.torture.produced import Logged
 from tests.torture.stream import VALID
 
@@ -99,7 +99,7 @@ class Findings:
 
 class _Newest(NamedTuple):
     version: tuple[int, int, int, int]
-    ingest_time_us: int
+    ingest_time_us: int | None
     happened: Happened
 
 
@@ -142,12 +142,16 @@ class Verifier:
                 found.add("doubled", f"source {source.id}", "one source for each partition", source)
             sources[source.topic, source.partition] = source
         pairs = online_pairs(self._online_url)
+        groups = self._group_ids()
+        for key, _ in pairs:
+            if group_of_key(key) not in groups.values():
+                found.add("differing keys", f"online key {key!r}", None, "a row of no group")
         for name, group in self._groups.items():
             newest: dict[Any, _Newest] = {}
             for partition in range(self._partitions[name]):
                 self._partition(group, partition, sources.get((group.topic, partition)), newest)
             self._strangers(group, sources)
-            self._online(group, newest, pairs)
+            self._online(group, newest, rows_by_key(pairs, groups[name], group))
         for where, expected, there in self._log.differing:
             found.add("log", where, expected, there)
         for place, letter in self._unread.items():
@@ -162,7 +166,7 @@ class Verifier:
         """Merge a partition's records with its rows of history."""
         found, where = self.findings, f"{group.topic}[{partition}]"
         rows = _Rows(self._history(group, source) if source is not None else iter(()))
-        end = 0
+        end = ingest_us = 0
         for record in self._log.records(group.topic, partition):
             end = record.offset + 1
             found.records += 1
@@ -178,17 +182,19 @@ class Verifier:
                     found.add("doubled", f"{where}@{row.sequence}", None, row)
                 continue
             found.events += 1
-            if source is None or not mine:
-                found.add("lost", f"{where}@{record.offset}", happened, None)
-                continue
             for row in mine[1:]:
                 found.add("doubled", f"{where}@{row.sequence}", happened, row)
-            if mine[0].happened != happened:
+            if not mine:
+                found.add("lost", f"{where}@{record.offset}", happened, None)
+            elif mine[0].happened != happened:
                 found.add("wrong rows", f"{where}@{record.offset}", happened, mine[0].happened)
-            version = (happened.time_us, _TOPIC_KIND, source.id, record.offset)
+            elif mine[0].ingest_time_us < ingest_us:
+                found.add("wrong rows", f"{where}@{record.offset}", f"ingest time from {ingest_us} on", mine[0])
+            ingest_us = mine[0].ingest_time_us if mine else ingest_us
+            version = (happened.time_us, _TOPIC_KIND, source.id if source else 0, record.offset)
             known = newest.get(happened.key)
             if known is None or version > known.version:
-                newest[happened.key] = _Newest(version, mine[0].ingest_time_us, happened)
+                newest[happened.key] = _Newest(version, ingest_us if mine else None, happened)
         for row in rows.before(None):
             found.add("doubled", f"{where}@{row.sequence}", None, row)
         at = (0, 0) if source is None else (source.next_sequence, source.online_sequence)
@@ -238,17 +244,26 @@ class Verifier:
                 for _ in range(count):
                     self.findings.add("doubled", f"{group.name}, source {source_id}", None, f"{count} rows")
 
-    def _online(self, group: TortureGroup, newest: Mapping[Any, _Newest], pairs: list[tuple[bytes, bytes]]) -> None:
+    def _group_ids(self) -> dict[str, int]:
+        quoted = self._database.quoted
+        ids = {}
+        for name in self._groups:
+            [(ids[name],)] = self._database.rows(f"SELECT id FROM {quoted('feature_group')} WHERE name = ?", (name,))
+        return ids
+
+    def _online(
+        self, group: TortureGroup, newest: Mapping[Any, _Newest], stored: Mapping[Any, OnlineRow | str]
+    ) -> None:
         """Compare the online rows of a group with the greatest versions of the log."""
-        sql = f"SELECT id FROM {self._database.quoted('feature_group')} WHERE name = ?"
-        [(group_id,)] = self._database.rows(sql, (group.name,))
-        stored = rows_by_key(pairs, group_id, group)
         self.findings.entities += len(newest)
         for key, each in newest.items():
-            happened = each.happened
-            right = OnlineRow(each.version, each.ingest_time_us, happened.deleted, happened.values)
-            if stored.get(key) != right:
-                self.findings.add("differing keys", f"{group.name} {key}", right, stored.get(key))
+            happened, there = each.happened, stored.get(key)
+            ingest_us = each.ingest_time_us
+            if ingest_us is None and isinstance(there, OnlineRow):
+                ingest_us = there.ingest_time_us  # history lost the row, which is counted already
+            right = OnlineRow(each.version, ingest_us or 0, happened.deleted, happened.values)
+            if there != right:
+                self.findings.add("differing keys", f"{group.name} {key}", right, there)
         for key in stored.keys() - newest.keys():
             self.findings.add("differing keys", f"{group.name} {key}", None, stored[key])
 

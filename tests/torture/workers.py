@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,6 +63,24 @@ class TortureWorker:
         except OSError:
             return False
         return state == "T"
+
+    def wait_stopped(self) -> bool:
+        """Wait until every thread of it stands still after SIGSTOP; False if it is gone."""
+        deadline = time.monotonic() + START_S
+        while self._code is None:
+            if all(state == "T" for state in self._thread_states()):
+                return True
+            if time.monotonic() > deadline:
+                raise TortureFailed(f"worker {self.number} did not stop within {START_S:g} s: see {self.log_path}")
+            time.sleep(0.001)
+        return False
+
+    def _thread_states(self) -> list[str]:
+        states = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):  # a thread that has just ended
+                states.append(task.read_text().rpartition(")")[2].split()[0])
+        return states
 
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; False if it is gone."""
