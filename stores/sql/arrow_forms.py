@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from oomstream.schemas.errors import InvalidRequest
+from oomstream.schemas.errors import InvalidRequest, InvalidSetting, StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.stores.sql.revision_tables import RevisionForm
@@ -86,16 +86,19 @@ def with_missing(form: RevisionForm, features: Sequence[str]) -> Callable[[pa.Ta
 
 
 @contextmanager
-def telling_misfits(form: RevisionForm) -> Iterator[None]:
-    """A table of a user's may have been changed after it was linked.
+def telling_changes(form: RevisionForm) -> Iterator[None]:
+    """A table of a user's may have been changed after it was linked, and one of ours dropped since its row was read.
 
     Raises:
-        InvalidRequest: It holds a value that is not of its feature's type.
+        InvalidRequest: A value is not of its feature's type.
+        StoreUnavailable: The table is gone.
     """
     import pyarrow as pa
 
     try:
         yield
+    except InvalidSetting as exc:  # what a missing table means elsewhere
+        raise StoreUnavailable(f"table {form.name} of group {form.group.name} is gone: do it again") from exc
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError, OverflowError):
         # Without its cause, which shows the value.
         raise InvalidRequest(

@@ -29,7 +29,7 @@ from oomstream.stores.revisions import Revision
 from oomstream.stores.sql.arrow_forms import (
     revision_schema,
     scan_schema,
-    telling_misfits,
+    telling_changes,
     with_missing,
     without_values_of_deletes,
 )
@@ -229,7 +229,7 @@ class _MysqlCut(Cut):
         there = [name for name in features if name in form.values]
         complete = with_missing(form, features)
         walks = (RevisionPages(form, there, chunk) for chunk in key_chunks(keys))
-        with telling_misfits(form):
+        with telling_changes(form):
             async for page in self._walk(walks, len(group.keys), revision_schema(group, there), batch_rows):
                 yield complete(page)
 

@@ -15,7 +15,7 @@ from oomstream.stores.revisions import Revision
 from oomstream.stores.sql.arrow_forms import (
     revision_schema,
     scan_schema,
-    telling_misfits,
+    telling_changes,
     with_missing,
     without_values_of_deletes,
 )
@@ -112,7 +112,7 @@ class _SqlCut(Cut):
             sql += f" WHERE ({', '.join(form.keys)}) IN (SELECT {', '.join(names)} FROM {wanted})"  # noqa: S608
         sql += f" ORDER BY {', '.join(form.keys)}"
         complete = with_missing(form, features)
-        with telling_misfits(form):
+        with telling_changes(form):
             async for batch in self._reader.tables(sql, [], revision_schema(group, there), batch_rows):
                 yield complete(batch)
 

@@ -19,7 +19,7 @@ class ReplayTests(HistorySuite):
     """Identities, and replays."""
 
     def test_identities_in_history(self, opened: HistoryStore, run: Run) -> None:
-        """Of thousands of sequences of one source, those are told, or their rows given, that the group's history has."""
+        """Of thousands of sequences of one source, those are told, or given as rows, that the group's history has."""
 
         async def check() -> None:
             mine, other = await register(opened, group(), group("other"))
