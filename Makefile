@@ -8,8 +8,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 ARGS ?=
 SERVERS ?=
+KILLS ?= 50
+WORKERS ?= 3
+SEED ?= 1
 
-.PHONY: help install demo test test-go check lint format types proto servers bench clean
+.PHONY: help install demo test test-go check lint format types proto servers bench torture clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +54,10 @@ servers: .venv/.install  ## Start Kafka, TiDB and TiKV on this machine and print
 
 bench: .venv/.install  ## Time the worker against a bare loop on the same events
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+torture: .venv/.install  ## Kill workers at work and account for every row (KILLS WORKERS SEED); SERVERS=1: real servers
+	@$(BIN)/python -m tests.torture --kills $(KILLS) --workers $(WORKERS) --seed $(SEED) \
+		$(if $(SERVERS),--servers) $(ARGS)
 
 clean:  ## Remove .venv, caches and build products (never data)
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FAR_S = 4_102_444_800  # the year 2100
 _LARGE = 1 << 20
-LARGE_SHARE = 0.002
+LARGE_SHARE = 0.005
 """Share of the garbage that is longer than 1 MiB."""
 
 

@@ -36,7 +36,8 @@ def test_embedded(tmp_path: Path) -> None:
     """Ten kills on the embedded broker and SQLite: nothing lost, nothing doubled, no key differs, no letter missing."""
     with io.StringIO() as text:
         console = Console(file=text, width=150)
-        code = run(Options(10, 3, 3, False), tmp_path / "run", console=console, keep=True)
+        options = Options(10, 3, 109, False)  # with a freeze, a drain and a changed consumer group among them
+        code = run(options, tmp_path / "run", console=console, keep=True)
         assert code == 0, text.getvalue()
         assert "left out: partitions added" in text.getvalue()
 
@@ -101,7 +102,7 @@ def executing(url: str) -> Iterator[Execute]:
 
 def test_on_servers(tmp_path: Path, kafka_server: Server, tidb_server: SqlServer, tikv_server: TikvServer) -> None:
     """Fifteen kills on Kafka, TiDB and TiKV: all is right; and then faults planted there are found."""
-    options = Options(15, 3, 11, True)
+    options = Options(15, 3, 1598, True)  # with a freeze in a transaction, a cut, a killed TiKV and a drain among them
     with (
         server_stage(tmp_path, kafka_server, tidb_server, tikv_server) as stage,
         Run(stage, options) as this,
