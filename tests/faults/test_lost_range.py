@@ -49,7 +49,7 @@ async def ingest(settings: Settings, broker: Broker, count: int) -> None:
 
 
 def test_a_range_lost_between_two_runs(tmp_path: Path, broker: Broker) -> None:
-    """A worker that starts below the log's beginning stops and names the range; told to skip, it goes on behind it."""
+    """Case 26: a worker that starts below the log's beginning names the range and stops; told to skip, it goes on."""
     settings = settings_for(tmp_path, broker)
     apply(settings, broker, group(partitions=1))
     produce(broker, "plane", events(0, 10))
@@ -68,7 +68,7 @@ def test_a_range_lost_between_two_runs(tmp_path: Path, broker: Broker) -> None:
 
 
 def test_a_range_lost_while_it_reads(tmp_path: Path, broker: Broker) -> None:
-    """A worker that the log's beginning overtakes stops as well, instead of going on behind the gap."""
+    """Case 26: a worker that the log's beginning overtakes stops as well, instead of going on behind the gap."""
     settings = settings_for(tmp_path, broker, batch_rows=1)
     apply(settings, broker, group(partitions=1))
     written = Written()

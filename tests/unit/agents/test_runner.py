@@ -247,7 +247,7 @@ def test_an_unreadable_log_makes_it_begin_anew(stage: Stage) -> None:
 
 @pytest.mark.parametrize("error", [DlqLimitReached("too many"), Fatal("no"), ValueError("bug")])
 def test_what_must_stop_the_worker_is_reported_once(stage: Stage, error: Exception) -> None:
-    """Fatal errors pass as they are, a programming error as a Fatal with the partition; nothing is acknowledged."""
+    """Case 24: fatal errors pass as they are, a programming error as one that names the partition; nothing is acked."""
 
     async def scenario() -> None:
         await stage.started()
@@ -264,7 +264,7 @@ def test_what_must_stop_the_worker_is_reported_once(stage: Stage, error: Excepti
 
 
 def test_stop_finishes_the_batch_in_hand(stage: Stage) -> None:
-    """A batch in hand is finished and acknowledged at a stop; what waits behind it is dropped."""
+    """Case 23: a batch in hand is finished and acknowledged at a stop; what waits behind it is dropped."""
 
     async def scenario() -> None:
         runner = await stage.started()
@@ -284,7 +284,7 @@ def test_stop_finishes_the_batch_in_hand(stage: Stage) -> None:
 
 
 def test_stop_drops_what_does_not_end(stage: Stage) -> None:
-    """A batch that does not end by the deadline is dropped, unacknowledged, so that a rebalance is not held up."""
+    """Case 23: a batch that does not end by the deadline is dropped, unacknowledged; no rebalance is held up."""
 
     async def scenario() -> None:
         runner = await stage.started()

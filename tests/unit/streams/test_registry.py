@@ -108,7 +108,7 @@ def test_events_of_the_registry(tmp_path: Path) -> None:
 
 
 def test_registry_down_or_failing_is_waited_for() -> None:
-    """A registry that refuses or fails is an outage that names it without its password, never a verdict (case 7)."""
+    """Case 7: a registry that refuses or fails is an outage that names it without its password, never a verdict."""
     with registry() as url:
         Answers.status = 500
         with pytest.raises(StoreUnavailable, match="status 500"):
