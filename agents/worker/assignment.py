@@ -26,6 +26,7 @@ class Assignment:
         self._metrics = metrics
         self._drain_s = drain_s
         self._runners: dict[TP, PartitionRunner] = {}
+        self._ended = False
 
     def __iter__(self) -> Iterator[PartitionRunner]:
         return iter(tuple(self._runners.values()))
@@ -34,7 +35,12 @@ class Assignment:
         return tp in self._runners
 
     def assign(self, partitions: Iterable[TP]) -> None:
-        """Give each partition a runner; one that has its runner still is read from where that stands."""
+        """Give each partition a runner; one that has its runner still is read from where that stands.
+
+        A rebalance may come to its end while the app already stops: then nobody would end what began now.
+        """
+        if self._ended:
+            return
         for tp in partitions:
             runner = self._runners.get(tp)
             if runner is None:
@@ -50,8 +56,9 @@ class Assignment:
         self._metrics.partitions = len(self._runners)
         await asyncio.gather(*(runner.stop(self._drain_s) for runner in runners))
 
-    async def revoke_all(self) -> None:
-        """As `revoke`, for every partition."""
+    async def end(self) -> None:
+        """As `revoke`, for every partition, and for good."""
+        self._ended = True
         await self.revoke(tuple(self._runners))
 
     def wanting(self) -> set[TP]:

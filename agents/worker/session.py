@@ -189,7 +189,7 @@ class Session:
         app, self._app = self._app, None
         if app is None:
             return
-        await app.partitions.revoke_all()
+        await app.partitions.end()
         # Faust swallows cancellation while it stops, so these are waited for, and left alone past their deadlines.
         for what, work, deadline_s in (
             ("commit", app.batch_consumer.commit(), COMMIT_S + 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -91,6 +92,12 @@ class WorkerProcess:
         """SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
+
+    def wait_frozen(self) -> None:
+        """Wait until it has stopped itself, as ``crash_at="POINT:freeze"`` makes it."""
+        found = os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        assert found.si_code == os.CLD_STOPPED, self.wait()
 
     def check(self) -> None:
         """Fail if it has ended."""

@@ -200,8 +200,8 @@ class Watching:
 
 
 @contextmanager
-def workers_on(settings: Settings, broker: Broker, **more: Any) -> Iterator[Callable[[], WorkerProcess]]:
-    """Starts workers on some stores; those that still run at the end are killed."""
+def workers_on(settings: Settings, broker: Broker, **more: Any) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers on some stores, each with settings of its own; those that still run at the end are killed."""
     started: list[WorkerProcess] = []
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     given = {
@@ -212,8 +212,8 @@ def workers_on(settings: Settings, broker: Broker, **more: Any) -> Iterator[Call
         **more,
     }
 
-    def start() -> WorkerProcess:
-        started.append(WorkerProcess(settings.data_dir, **given))
+    def start(**own: Any) -> WorkerProcess:
+        started.append(WorkerProcess(settings.data_dir, **{**given, **own}))
         return started[-1]
 
     try:
