@@ -150,7 +150,7 @@ class Session:
         start = settings.start if settings.start in {"earliest", "latest"} else _milliseconds(settings.start)
         partitions = Assignment(lambda tp: self._runner(app, tp, start), self._metrics, drain_s=DRAIN_S)
         options = ConsumerOptions.of(settings, self._broker)
-        app = WorkerApp(self._broker, settings.consumer_group, options, partitions, self._crashed)
+        app = WorkerApp(self._broker, settings.consumer_group, options, partitions, lambda exc: self._crashed(app, exc))
         app.add_topics(self._topics)
         return app
 
@@ -174,9 +174,12 @@ class Session:
         if not self._failure.done():
             self._failure.set_exception(error)
 
-    def _crashed(self, reason: BaseException) -> None:
-        """Faust gave up: it would stay and do nothing."""
-        if self._app is not None and not isinstance(reason, asyncio.CancelledError):
+    def _crashed(self, app: WorkerApp, reason: BaseException) -> None:
+        """Faust gave up: it would stay and do nothing.
+
+        An app that could not be started, and was given up for another one, may say so late.
+        """
+        if app is self._app and not isinstance(reason, asyncio.CancelledError):
             error = reason if isinstance(reason, OomstreamError) else Fatal(f"Faust crashed: {reason!r}")
             self._fail(error)
 

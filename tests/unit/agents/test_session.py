@@ -1,0 +1,41 @@
+"""One session of a worker: which failures end it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from oomstream.agents.worker.metrics import WorkerMetrics
+from oomstream.agents.worker.session import Session
+from oomstream.schemas.errors import Fatal
+from oomstream.stores.settings import load_settings
+from oomstream.streams.broker import parse_broker
+
+
+def test_only_the_present_app_ends_the_session_when_it_crashes() -> None:
+    """Case 30: an app that did not start while Kafka was away, and was given up, may say so late: nothing ends."""
+
+    async def scenario() -> None:
+        broker = parse_broker("kafka://127.0.0.1:1")
+        given_up: Any
+        present: Any
+        given_up, present = object(), object()
+        session = Session(
+            load_settings(),
+            broker,
+            [],
+            lambda name: pytest.fail(str(name)),
+            WorkerMetrics(),
+            ready=asyncio.Event(),
+            stuck_s=1,
+        )
+        session._app = present
+        session._crashed(given_up, ConnectionError("refused"))
+        assert not session._failure.done()
+        session._crashed(present, ConnectionError("refused"))
+        with pytest.raises(Fatal, match="Faust crashed"):
+            session._failure.result()
+
+    asyncio.run(scenario())
