@@ -99,6 +99,31 @@ class YamlDefinitions:
     features: tuple[FeatureDefinition, ...] = ()
 
 
+def joined(parts: Iterable[tuple[str, YamlDefinitions]]) -> YamlDefinitions:
+    """The definitions of several files as one.
+
+    Args:
+        parts: Each file's name and what it defines.
+
+    Raises:
+        InvalidDefinition: Two files define the same; names both.
+    """
+    first: dict[tuple[str, ...], str] = {}
+    entities: list[EntityDefinition] = []
+    groups: list[GroupDefinition] = []
+    features: list[FeatureDefinition] = []
+    for where, part in parts:
+        entities += part.entities
+        groups += part.groups
+        features += part.features
+        names = [("entity", each.name) for each in part.entities] + [("group", each.name) for each in part.groups]
+        for kind, name in [*names, *(("feature", f"{each.group}.{each.name}") for each in part.features)]:
+            other = first.setdefault((kind, name), where)
+            if other is not where:
+                raise InvalidDefinition(f"{kind} {name}: defined twice, in {other} and in {where}")
+    return YamlDefinitions(tuple(entities), tuple(groups), tuple(features))
+
+
 class Completed(NamedTuple):
     """Definitions together with what is registered, as `make_plan` takes them.
 

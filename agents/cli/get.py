@@ -1,4 +1,4 @@
-"""`oomstream get`: definitions, sources, online values."""
+"""`oomstream get`: definitions, revisions, sources, online values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oomstream.agents.cli.options import Features, Keys, Output, parse_keys, split_features
+from oomstream.agents.cli.options import (
+    Features,
+    Keys,
+    Output,
+    complete_entity,
+    complete_group,
+    complete_of_kind,
+    parse_keys,
+    split_features,
+)
 from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
 
 if TYPE_CHECKING:
@@ -17,7 +26,7 @@ if TYPE_CHECKING:
     from oomstream.schemas.groups import FeatureGroup, KeyField
     from oomstream.stores.base import Source
 
-app = typer.Typer(help="Show definitions, sources and online values.", no_args_is_help=True)
+app = typer.Typer(help="Show definitions, revisions, sources and online values.", no_args_is_help=True)
 
 
 class MetaKind(StrEnum):
@@ -26,6 +35,7 @@ class MetaKind(StrEnum):
     ENTITY = "entity"
     GROUP = "group"
     FEATURE = "feature"
+    REVISION = "revision"
 
 
 Wide = Annotated[bool, typer.Option("--wide", "-w", help="More columns.")]
@@ -39,20 +49,46 @@ def register(parent: typer.Typer) -> None:
 @app.command("meta", epilog="Example: oomstream get meta feature -g plane -o csv")
 def meta(
     kind: Annotated[MetaKind, typer.Argument(help="What to list.", show_default=False)],
-    name: Annotated[str | None, typer.Argument(help="Only the one of this name.", show_default=False)] = None,
-    entity: Annotated[str | None, typer.Option("--entity", "-e", metavar="E", help="Only of this entity.")] = None,
-    group: Annotated[str | None, typer.Option("--group", "-g", metavar="G", help="Only of this group.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Only the one of this name (a feature: group.feature; a revision: its id).",
+            show_default=False,
+            autocompletion=complete_of_kind,
+        ),
+    ] = None,
+    entity: Annotated[
+        str | None,
+        typer.Option("--entity", "-e", metavar="E", help="Only of this entity.", autocompletion=complete_entity),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", "-g", metavar="G", help="Only of this group.", autocompletion=complete_group),
+    ] = None,
     wide: Wide = False,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
-    """List the registered entities, groups or features."""
-    from oomstream.agents.cli.meta import entities, features, groups
-    from oomstream.agents.cli.session import load_catalog
+    """List the registered entities, groups or features, or the revisions of batch groups."""
+    print_listing(asyncio.run(_meta(kind, name, entity, group, wide)), output)
 
-    catalog = asyncio.run(load_catalog())
-    make = {MetaKind.ENTITY: entities, MetaKind.GROUP: groups, MetaKind.FEATURE: features}[kind]
-    listing = make(catalog, name, entity, group, wide)
-    print_listing(listing, output)
+
+async def _meta(kind: MetaKind, name: str | None, entity: str | None, group: str | None, wide: bool) -> Listing:
+    from oomstream.agents.cli.meta import entities, features, groups, revisions
+    from oomstream.agents.cli.session import open_history, settings
+
+    async with open_history(settings()) as history:
+        # Before the catalog, so that it has the group of each of them.
+        published = await history.revisions() if kind is MetaKind.REVISION else []
+        catalog = await history.load_catalog()
+    match kind:
+        case MetaKind.ENTITY:
+            return entities(catalog, name, entity, group, wide)
+        case MetaKind.GROUP:
+            return groups(catalog, name, entity, group, wide)
+        case MetaKind.FEATURE:
+            return features(catalog, name, entity, group, wide)
+        case MetaKind.REVISION:
+            return revisions(catalog, published, name, entity, group, wide)
 
 
 @app.command("source", epilog="Example: oomstream get source -o json")

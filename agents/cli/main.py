@@ -17,7 +17,22 @@ from typing import Annotated
 
 import typer
 
-from oomstream.agents.cli import check, demo, dlq, forget, gc, get, importing, join, push, run, setup, status, syncing
+from oomstream.agents.cli import (
+    check,
+    demo,
+    dlq,
+    forget,
+    gc,
+    get,
+    importing,
+    join,
+    push,
+    register,
+    run,
+    setup,
+    status,
+    syncing,
+)
 from oomstream.schemas.errors import InvalidSetting, OomstreamError
 
 _PLAIN = (
@@ -43,7 +58,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for family in (setup, run, get, push, importing, syncing, join, dlq, status, check, forget, gc, demo):
+for family in (setup, register, run, get, push, importing, syncing, join, dlq, status, check, forget, gc, demo):
     family.register(app)
 
 

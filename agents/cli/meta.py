@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oomstream.agents.cli.output import EMPTY, Listing
-from oomstream.schemas.durations import format_duration
-from oomstream.schemas.errors import UnknownEntity
+from oomstream.schemas.durations import format_duration, format_go_duration, parse_go_duration_us
+from oomstream.schemas.errors import UnknownEntity, UnknownFeature, UnknownRevision
 from oomstream.schemas.types import time_from_us
 
 if TYPE_CHECKING:
-    from oomstream.schemas.catalog import Catalog, RegisteredGroup
-    from oomstream.schemas.groups import FeatureGroup
-    from oomstream.schemas.types import ValueType
+    from oomstream.schemas.catalog import Catalog, Entity, RegisteredGroup
+    from oomstream.schemas.groups import Feature, FeatureGroup
+    from oomstream.stores.revisions import Revision
 
-# oomstore's names for the types it has; the others go by their Avro names.
-VALUE_TYPES = {
-    "boolean": "bool",
-    "long": "int64",
-    "double": "float64",
-    "timestamp-micros": "time",
-    "timestamp-millis": "time",
-}
+_TIMES = ["CREATE-TIME", "MODIFY-TIME"]
+
+
+def find_entity(catalog: Catalog, name: str) -> Entity:
+    """A registered entity.
+
+    Raises:
+        UnknownEntity: There is none of that name; the message lists those there are.
+    """
+    found = catalog.entities.get(name)
+    if found is None:
+        known = ", ".join(sorted(catalog.entities)) or "none"
+        raise UnknownEntity(f"no entity named {name!r} (registered: {known})")
+    return found
+
+
+def documents_of(kind: str, catalog: Catalog, name: str | None) -> list[dict[str, Any]]:
+    """Definitions in the form of YAML, by id.
+
+    Args:
+        kind: entity, group or feature.
+        catalog: What is registered.
+        name: Only the one of this name; None = all.
+
+    Raises:
+        UnknownEntity: There is no entity of that name.
+        UnknownGroup: There is no group of that name.
+        UnknownFeature: There is no feature of that name.
+    """
+    makers: dict[str, Callable[..., Listing]] = {"entity": entities, "group": groups, "feature": features}
+    return list(makers[kind](catalog, name, None, None, wide=False).documents or ())
 
 
 def entities(catalog: Catalog, name: str | None, entity: str | None, group: str | None, wide: bool) -> Listing:
@@ -31,37 +55,44 @@ def entities(catalog: Catalog, name: str | None, entity: str | None, group: str 
         UnknownEntity: `name` or `entity` is not registered.
         UnknownGroup: `group` is not.
     """
-    wanted = name or entity
-    if wanted is not None and wanted not in catalog.entities:
-        known = ", ".join(sorted(catalog.entities)) or "none"
-        raise UnknownEntity(f"no entity named {wanted!r} (registered: {known})")
-    entities = sorted(catalog.entities.values(), key=lambda each: each.id)
-    if wanted is not None:
-        entities = [each for each in entities if each.name == wanted]
+    from oomstream.schemas.yaml_text import entity_document
+
+    wanted = {find_entity(catalog, each).name for each in (name, entity) if each is not None}
     if group is not None:
-        entities = [each for each in entities if each.name == catalog.group(group).entity]
-    columns = ["ID", "NAME", "DESCRIPTION"] + (["CREATE-TIME", "MODIFY-TIME"] if wide else [])
-    rows = [
-        [each.id, each.name, each.doc]
-        + ([time_from_us(each.create_time_us), time_from_us(each.modify_time_us)] if wide else [])
-        for each in entities
-    ]
-    documents = [{"kind": "Entity", "name": each.name, "description": each.doc} for each in entities]
-    detail = [{"keys": [{"name": key.name, "type": str(key.type)} for key in each.keys]} for each in entities]
-    return Listing(columns, rows, EMPTY if wide else "", documents, detail)
+        wanted.add(catalog.group(group).entity)
+    found = sorted(catalog.entities.values(), key=lambda each: each.id)
+    found = [each for each in found if wanted <= {each.name}]
+    rows = [[each.id, each.name, each.doc, *(_times(each) if wide else ())] for each in found]
+    owned = [each.group for each in _registered(catalog, None, None)]
+    return Listing(
+        ["ID", "NAME", "DESCRIPTION", *(_TIMES if wide else ())],
+        rows,
+        EMPTY if wide else "",
+        [entity_document(each, owned) for each in found],
+        [{"keys": [{"name": key.name, "type": str(key.type)} for key in each.keys]} for each in found],
+    )
 
 
 def _registered(catalog: Catalog, entity: str | None, group: str | None) -> list[RegisteredGroup]:
+    """Groups by id, of an entity, or the one of that name."""
     if group is not None:
         catalog.group(group)
-    if entity is not None and entity not in catalog.entities:
-        known = ", ".join(sorted(catalog.entities)) or "none"
-        raise UnknownEntity(f"no entity named {entity!r} (registered: {known})")
+    if entity is not None:
+        find_entity(catalog, entity)
     return [
         each
         for each in sorted(catalog.groups.values(), key=lambda each: each.group.id)
         if (entity is None or each.group.entity == entity) and (group is None or each.group.name == group)
     ]
+
+
+def _times(one: Entity | RegisteredGroup | Revision) -> list[Any]:
+    return [time_from_us(one.create_time_us), time_from_us(one.modify_time_us)]
+
+
+def _online(group: RegisteredGroup) -> list[Any]:
+    """What the wide form says of a group and of its features."""
+    return [group.online_revision_id or None, *_times(group)]
 
 
 def groups(catalog: Catalog, name: str | None, entity: str | None, group: str | None, wide: bool) -> Listing:
@@ -71,28 +102,27 @@ def groups(catalog: Catalog, name: str | None, entity: str | None, group: str | 
         UnknownEntity: `entity` is not registered.
         UnknownGroup: `name` or `group` is not.
     """
-    registered = _registered(catalog, entity, name or group)
+    from oomstream.schemas.yaml_text import group_document
+
+    if name is not None:
+        catalog.group(name)
+    registered = [each for each in _registered(catalog, entity, group) if name in {None, each.group.name}]
     columns = ["ID", "NAME", "ENTITY", "CATEGORY", "SNAPSHOT-INTERVAL", "DESCRIPTION"]
-    rows: list[list[Any]] = []
-    for each in registered:
-        one = each.group
-        # History is read directly: a stream group here has no snapshots, hence no interval between them.
-        rows.append([one.id, one.name, one.entity, one.category.value, "0s", one.doc])
-        if wide:
-            rows[-1] += [None, time_from_us(each.create_time_us), time_from_us(each.modify_time_us)]
-    if wide:
-        columns += ["ONLINE-REVISION-ID", "CREATE-TIME", "MODIFY-TIME"]
-    documents = [
-        {
-            "kind": "Group",
-            "name": each.group.name,
-            "entity-name": each.group.entity,
-            "category": each.group.category.value,
-            "description": each.group.doc,
-        }
-        for each in registered
-    ]
-    return Listing(columns, rows, EMPTY if wide else "", documents, [_group_detail(each.group) for each in registered])
+    rows = [[*_group_cells(each.group), *(_online(each) if wide else ())] for each in registered]
+    return Listing(
+        [*columns, *(["ONLINE-REVISION-ID", *_TIMES] if wide else ())],
+        rows,
+        EMPTY if wide else "",
+        [group_document(each.group) for each in registered],
+        [_group_detail(each.group) for each in registered],
+    )
+
+
+def _group_cells(group: FeatureGroup) -> list[Any]:
+    from oomstream.schemas.yaml_text import snapshot_interval
+
+    interval = format_go_duration(parse_go_duration_us(snapshot_interval(group) or "0"))
+    return [group.id, group.name, group.entity, group.category.value, interval, group.doc]
 
 
 def _group_detail(group: FeatureGroup) -> dict[str, Any]:
@@ -115,40 +145,74 @@ def features(catalog: Catalog, name: str | None, entity: str | None, group: str 
     Raises:
         UnknownEntity: `entity` is not registered.
         UnknownGroup: `group` is not.
-        UnknownFeature: `name`, written group.feature, is not.
+        UnknownFeature: `name`, written group.feature or, where `group` is given, feature, is not.
     """
-    registered = _registered(catalog, entity, group)
-    found = [(each, feature) for each in registered for feature in each.group.features]
+    from oomstream.schemas.value_types import value_type_name
+    from oomstream.schemas.yaml_text import feature_document
+
+    found = [(each, one) for each in _registered(catalog, entity, group) for one in each.group.features]
     if name is not None:
-        owner, feature = catalog.features([name])[0]
+        owner, feature = _find_feature(catalog, name, group)
         found = [(each, one) for each, one in found if each.group.name == owner.name and one.name == feature.name]
     found.sort(key=lambda pair: pair[1].id)
     columns = ["ID", "NAME", "GROUP", "ENTITY", "CATEGORY", "VALUE-TYPE", "DESCRIPTION"]
     rows: list[list[Any]] = []
     for each, one in found:
         owner = each.group
-        rows.append([one.id, one.name, owner.name, owner.entity, owner.category.value, value_type(one.type), one.doc])
-        if wide:
-            rows[-1] += [None, time_from_us(each.create_time_us), time_from_us(each.modify_time_us)]
-    if wide:
-        columns += ["ONLINE-REVISION-ID", "CREATE-TIME", "MODIFY-TIME"]
-    documents = [
-        {
-            "kind": "Feature",
-            "name": one.name,
-            "group-name": each.group.name,
-            "value-type": value_type(one.type),
-            "description": one.doc,
-        }
-        for each, one in found
-    ]
-    detail = [
-        {"full-name": f"{each.group.name}.{one.name}", "avro-type": str(one.type), "nullable": one.nullable}
-        for each, one in found
-    ]
-    return Listing(columns, rows, EMPTY if wide else "", documents, detail)
+        kind = value_type_name(one.type)
+        rows.append([one.id, one.name, owner.name, owner.entity, owner.category.value, kind, one.doc])
+        rows[-1] += _online(each) if wide else ()
+    return Listing(
+        [*columns, *(["ONLINE-REVISION-ID", *_TIMES] if wide else ())],
+        rows,
+        EMPTY if wide else "",
+        [feature_document(each.group, one) for each, one in found],
+        [
+            {"full-name": f"{each.group.name}.{one.name}", "avro-type": str(one.type), "nullable": one.nullable}
+            for each, one in found
+        ],
+    )
 
 
-def value_type(kind: ValueType) -> str:
-    """A feature's type by oomstore's name where it has one, else by Avro's."""
-    return VALUE_TYPES.get(kind.kind.value, str(kind))
+def _find_feature(catalog: Catalog, name: str, group: str | None) -> tuple[FeatureGroup, Feature]:
+    if "." in name or ":" in name:
+        return catalog.features([name])[0]
+    if group is not None:
+        return catalog.features([f"{group}.{name}"])[0]
+    known = [each.name for each in (one.group for one in _registered(catalog, None, None)) if each.feature(name)]
+    if not known:
+        return catalog.features([name])[0]
+    written = ", ".join(f"{each}.{name}" for each in known)
+    raise UnknownFeature(f"invalid feature names [{name}]: write the group, too ({written})")
+
+
+def revisions(
+    catalog: Catalog, published: Sequence[Revision], name: str | None, entity: str | None, group: str | None, wide: bool
+) -> Listing:
+    """Revisions of batch groups by id, each group's dummy revision included.
+
+    Args:
+        catalog: What is registered, read after `published`.
+        published: Revisions by id.
+        name: Id of the only one to list.
+        entity: Only of this entity's groups.
+        group: Only of this group.
+        wide: More columns.
+
+    Raises:
+        UnknownEntity: `entity` is not registered.
+        UnknownGroup: `group` is not.
+        UnknownRevision: `name` is no revision's id.
+    """
+    names = {each.group.id: each.group.name for each in _registered(catalog, entity, group)}
+    if name is not None and name not in {str(each.id) for each in published}:
+        raise UnknownRevision(f"no revision of id {name[:40]!r} (`oomstream get meta revision` lists those there are)")
+    columns = ["ID", "REVISION", "GROUP", "SNAPSHOT-TABLE", "CDC-TABLE", "DESCRIPTION"]
+    rows = [
+        # Changes are rows of stream groups' history here, so a revision has no table of them.
+        [each.id, each.time_us // 1000, names[each.group_id], each.table, None, each.doc]
+        + ([each.anchored, *_times(each)] if wide else [])
+        for each in published
+        if each.group_id in names and name in {None, str(each.id)}
+    ]
+    return Listing([*columns, *(["ANCHORED", *_TIMES] if wide else ())], rows, EMPTY if wide else "")

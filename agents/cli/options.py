@@ -55,6 +55,32 @@ InputFile = Annotated[
 ]
 
 
+def complete_entity(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of entities, for the shell; none on any error."""
+    return _complete(ctx, "entity", incomplete)
+
+
+def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of groups, for the shell; none on any error."""
+    return _complete(ctx, "group", incomplete)
+
+
+def complete_feature(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Full names of features, for the shell; none on any error."""
+    return _complete(ctx, "feature", incomplete)
+
+
+def complete_of_kind(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of what the line's argument `kind` says, for the shell; none on any error."""
+    return _complete(ctx, str(ctx.params.get("kind", "")), incomplete)
+
+
+def _complete(ctx: typer.Context, kind: str, incomplete: str) -> list[str]:
+    from oomstream.agents.cli.completion import names_of
+
+    return [each for each in names_of(kind, ctx.find_root().params) if each.startswith(incomplete)]
+
+
 def split_features(texts: Iterable[str]) -> list[str]:
     """Feature names of the given `--feature` options, in the order asked.
 

@@ -128,15 +128,9 @@ def _objects(listing: Listing, detail: Sequence[dict[str, Any]] | None = None) -
 
 
 def _yaml(documents: Sequence[dict[str, Any]]) -> str:
-    import yaml
+    from oomstream.schemas.yaml_text import yaml_text
 
-    class Indented(yaml.SafeDumper):
-        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-            # oomcli indents the dashes of lists by two.
-            super().increase_indent(flow, False)
-
-    content = documents[0] if len(documents) == 1 else {"items": list(documents)}
-    return yaml.dump(content, Dumper=Indented, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return yaml_text(documents)
 
 
 def _print_table(listing: Listing, out: TextIO, *, boxed: bool) -> None:

@@ -117,7 +117,8 @@ def test_get_meta_has_oomcli_columns(cli: Cli) -> None:
     assert list(wide[0])[-3:] == ["ONLINE-REVISION-ID", "CREATE-TIME", "MODIFY-TIME"]
     assert wide[0]["ONLINE-REVISION-ID"] == "<NULL>"
     document = yaml.safe_load(cli.run("get", "meta", "entity", "rider", "-o", "yaml").stdout)
-    assert document == {"kind": "Entity", "name": "rider", "description": ""}
+    assert (document["kind"], document["name"]) == ("Entity", "rider")
+    assert [each["name"] for each in document["groups"]] == ["rides"]
 
 
 @pytest.mark.parametrize(
