@@ -16,7 +16,7 @@ from typing import Any
 from fastavro.schema import fingerprint as avro_fingerprint
 from fastavro.schema import to_parsing_canonical_form
 
-from oomstream.schemas.durations import parse_duration_us
+from oomstream.schemas.durations import parse_duration_us, parse_go_duration_us
 from oomstream.schemas.errors import InvalidDefinition
 from oomstream.schemas.groups import (
     NO_DEFAULT,
@@ -88,6 +88,7 @@ def load_avsc(text: str | bytes, where: str) -> FeatureGroup:
     try:
         _refuse_mistyped(schema)
         group = group_from_avsc(schema)
+        _check_snapshot_interval(schema, f"group {group.name}")
         if not group.features:
             raise InvalidDefinition(
                 f"group {group.name}: has no features: every field is a key or the event time; add a field to serve"
@@ -299,6 +300,16 @@ def _ttl_us(schema: dict[str, Any], where: str) -> int | None:
     if not ttl_us:
         raise InvalidDefinition(f"{where}: ttl must be longer than nothing; leave it out for values that never expire")
     return ttl_us
+
+
+def _check_snapshot_interval(schema: dict[str, Any], where: str) -> None:
+    text = schema.get("snapshot_interval", "0s")
+    if not isinstance(text, str):
+        raise InvalidDefinition(f"{where}: snapshot_interval must be text such as 24h or 10s")
+    try:
+        parse_go_duration_us(text)
+    except ValueError as exc:
+        raise InvalidDefinition(f"{where}: snapshot_interval {exc}") from exc
 
 
 def _partitions(schema: dict[str, Any], where: str) -> int:

@@ -13,6 +13,7 @@ import yaml
 
 from oomstream.schemas.avsc import MAX_DEFINITION_BYTES
 from oomstream.schemas.catalog import Entity
+from oomstream.schemas.durations import parse_go_duration_us
 from oomstream.schemas.errors import InvalidDefinition
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
 from oomstream.schemas.value_types import value_type_name
@@ -244,9 +245,12 @@ def feature_document(group: FeatureGroup, feature: Feature) -> dict[str, Any]:
 
 
 def snapshot_interval(group: FeatureGroup) -> str | None:
-    """What was said of a group's snapshots, as it was written; None if nothing was."""
+    """What was said of a group's snapshots, as it was written; None if nothing was, or nothing that is a duration."""
     found = group.schema.get(SNAPSHOT_INTERVAL)
-    return found if isinstance(found, str) else None
+    try:
+        return found if isinstance(found, str) and parse_go_duration_us(found) >= 0 else None
+    except ValueError:
+        return None
 
 
 def _group_fields(group: FeatureGroup) -> dict[str, Any]:

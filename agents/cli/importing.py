@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from oomstream.agents.cli.options import complete_group
 from oomstream.agents.cli.output import counted
 from oomstream.agents.cli.push import find_group
 
@@ -30,7 +31,17 @@ def register(parent: typer.Typer) -> None:
 
 
 def import_(
-    group: Annotated[str, typer.Option("--group", "-g", metavar="GROUP", help="Feature group.", show_default=False)],
+    group: Annotated[
+        str,
+        typer.Option(
+            "--group",
+            "-g",
+            metavar="GROUP",
+            help="Feature group.",
+            show_default=False,
+            autocompletion=complete_group,
+        ),
+    ],
     input_file: Annotated[
         Path | None,
         typer.Option(

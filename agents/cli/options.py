@@ -21,6 +21,39 @@ if TYPE_CHECKING:
     from oomstream.schemas.groups import KeyField
     from oomstream.schemas.types import ValueType
 
+
+def complete_entity(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of entities, for the shell; none on any error."""
+    return _complete(ctx, "entity", incomplete)
+
+
+def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of groups, for the shell; none on any error."""
+    return _complete(ctx, "group", incomplete)
+
+
+def complete_feature(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Full names of features, for the shell; none on any error."""
+    return _complete(ctx, "feature", incomplete)
+
+
+def complete_features(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Full names of features after those that the word names already, for the shell; none on any error."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{each}" for each in _complete(ctx, "feature", last)]
+
+
+def complete_of_kind(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of what the line's argument `kind` says, for the shell; none on any error."""
+    return _complete(ctx, str(ctx.params.get("kind", "")), incomplete)
+
+
+def _complete(ctx: typer.Context, kind: str, incomplete: str) -> list[str]:
+    from oomstream.agents.cli.completion import names_of
+
+    return [each for each in names_of(kind, ctx.find_root().params) if each.startswith(incomplete)]
+
+
 Output = Annotated[
     OutputFormat,
     typer.Option("--output", "-o", metavar="FORMAT", help=f"How to print it: {', '.join(OutputFormat)}."),
@@ -28,7 +61,11 @@ Output = Annotated[
 Features = Annotated[
     list[str],
     typer.Option(
-        "--feature", metavar="G.F,…", help="Features by full name, separated by commas; repeatable.", show_default=False
+        "--feature",
+        metavar="G.F,…",
+        help="Features by full name, separated by commas; repeatable.",
+        show_default=False,
+        autocompletion=complete_features,
     ),
 ]
 Keys = Annotated[
@@ -53,32 +90,6 @@ InputFile = Annotated[
         show_default=False,
     ),
 ]
-
-
-def complete_entity(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of entities, for the shell; none on any error."""
-    return _complete(ctx, "entity", incomplete)
-
-
-def complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of groups, for the shell; none on any error."""
-    return _complete(ctx, "group", incomplete)
-
-
-def complete_feature(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Full names of features, for the shell; none on any error."""
-    return _complete(ctx, "feature", incomplete)
-
-
-def complete_of_kind(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of what the line's argument `kind` says, for the shell; none on any error."""
-    return _complete(ctx, str(ctx.params.get("kind", "")), incomplete)
-
-
-def _complete(ctx: typer.Context, kind: str, incomplete: str) -> list[str]:
-    from oomstream.agents.cli.completion import names_of
-
-    return [each for each in names_of(kind, ctx.find_root().params) if each.startswith(incomplete)]
 
 
 def split_features(texts: Iterable[str]) -> list[str]:

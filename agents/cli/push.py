@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from oomstream.agents.cli.options import parse_keys, parse_time, python_from_text
+from oomstream.agents.cli.options import complete_group, parse_keys, parse_time, python_from_text
 
 if TYPE_CHECKING:
     from oomstream.schemas.catalog import Catalog
@@ -36,7 +36,17 @@ def push(
         str,
         typer.Option("--entity-key", "-k", metavar="KEY", help="The entity: K, or f1=v1,f2=v2.", show_default=False),
     ],
-    group: Annotated[str, typer.Option("--group", "-g", metavar="GROUP", help="Feature group.", show_default=False)],
+    group: Annotated[
+        str,
+        typer.Option(
+            "--group",
+            "-g",
+            metavar="GROUP",
+            help="Feature group.",
+            show_default=False,
+            autocompletion=complete_group,
+        ),
+    ],
     feature: Annotated[
         list[str] | None,
         typer.Option(

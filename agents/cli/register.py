@@ -223,15 +223,20 @@ def _in_editor(text: str) -> Path:
     editor = _editor()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix="oomstream-", encoding="utf-8", delete=False) as made:
         made.write(text)
+    file = Path(made.name)
     try:
         ended = subprocess.run([*editor, made.name], check=False).returncode  # noqa: S603 (a person's own choice)
     except OSError as exc:
-        with suppress(OSError):
-            Path(made.name).unlink()
+        file.unlink()
         raise InvalidRequest(f"editor {editor[0]!r} cannot be started ({exc.strerror}): set EDITOR") from exc
     if ended:
-        raise InvalidRequest(f"editor {editor[0]!r} ended with {ended}: nothing was changed ({made.name})")
-    return Path(made.name)
+        kept = f"; what you wrote is in {file}"
+        with suppress(OSError):
+            if file.read_text(encoding="utf-8", errors="replace") == text:
+                file.unlink()
+                kept = ""
+        raise InvalidRequest(f"editor {editor[0]!r} ended with {ended}: nothing was changed{kept}")
+    return file
 
 
 def _editor() -> list[str]:

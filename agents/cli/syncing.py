@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from oomstream.agents.cli.options import complete_group
 from oomstream.agents.cli.output import counted, spinner
 from oomstream.agents.cli.push import find_group
 
@@ -21,7 +22,16 @@ def register(parent: typer.Typer) -> None:
 
 def sync(
     group: Annotated[
-        str, typer.Option("--group-name", "--group", "-g", metavar="GROUP", help="Feature group.", show_default=False)
+        str,
+        typer.Option(
+            "--group-name",
+            "--group",
+            "-g",
+            metavar="GROUP",
+            help="Feature group.",
+            show_default=False,
+            autocompletion=complete_group,
+        ),
     ],
     revision_id: Annotated[
         int | None,

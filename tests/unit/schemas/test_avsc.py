@@ -459,6 +459,14 @@ def test_foreign_annotations_are_allowed(attribute: str) -> None:
     assert load_avsc(text, "ride.avsc").schema[attribute] == "x"
 
 
+@pytest.mark.parametrize("interval", ["soon", "1d", 24, None])
+def test_a_snapshot_interval_that_is_no_duration_is_refused(interval: object) -> None:
+    """What a file says of snapshots is a duration as Go has it, or refused by name, since listings print it as one."""
+    text = json.dumps(schema(field("speed", "double"), snapshot_interval=interval))
+    with pytest.raises(InvalidDefinition, match=r"ride.avsc: group ride: snapshot_interval"):
+        load_avsc(text, "ride.avsc")
+
+
 def test_a_file_without_features_is_refused() -> None:
     """A definition in which every field is a key or the event time is refused by name; nothing could be read of it."""
     with pytest.raises(InvalidDefinition, match=r"ride.avsc: group ride: has no features"):
