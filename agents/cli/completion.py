@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _PATIENCE_S = 2.0
 """How long a person waits after the tab key; after it there are no names."""
 
+_VARIABLES = {"data_dir": "OOMSTREAM_DATA_DIR", "config": "OOMCLI_CONFIG"}
+"""What the global options set."""
+
 
 def names_of(kind: str, options: Mapping[str, Any]) -> list[str]:
     """Registered names; none if they cannot be had quickly, whatever the reason, and never a word on the terminal.
@@ -54,6 +57,7 @@ def _names(kind: str, catalog: Catalog) -> Iterable[str]:
 def _catalog(options: Mapping[str, Any]) -> Catalog:
     from oomstream.agents.cli.session import load_catalog
 
-    if options.get("data_dir") is not None:
-        os.environ["OOMSTREAM_DATA_DIR"] = str(options["data_dir"])
+    for option, variable in _VARIABLES.items():
+        if options.get(option) is not None:
+            os.environ[variable] = str(options[option])
     return asyncio.run(asyncio.wait_for(load_catalog(), _PATIENCE_S))

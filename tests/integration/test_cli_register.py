@@ -96,6 +96,18 @@ def test_yaml_from_standard_input(cli: Cli) -> None:
     assert [each["NAME"] for each in _rows(cli, "feature")] == ["2fa_installed", "age", "newest", "risk"]
 
 
+def test_the_yaml_of_the_docs_is_right(cli: Cli) -> None:
+    """The YAML on docs/schemas.md can be applied, and its type names are all there are."""
+    page = (Path(__file__).parents[2] / "docs" / "schemas.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (cli.folder / "docs.yaml").write_text(text, encoding="utf-8")
+    cli.run("apply", "docs.yaml")
+    names = re.findall(r"`([^`]+)`", page[page.index("`value-type` is") : page.index("YAML says less")])[1:]
+    for number, name in enumerate(names):
+        cli.run("register", "feature", f"f{number}", "-g", "account", "--value-type", name)
+    assert [each["VALUE-TYPE"] for each in _rows(cli, "feature", "-g", "account")] == ["int64", *names]
+
+
 def test_listings_of_yaml_definitions(defined: Cli) -> None:
     """Ids count from 1 in order of creation, types have oomstore's names, intervals are Go's."""
     assert (
