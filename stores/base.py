@@ -20,6 +20,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.online_value import OnlineRow
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.forgetting import ForgettingStore
+from oomstream.stores.lost_records import LostRecords
 from oomstream.stores.retention import RetentionStore
 from oomstream.stores.revisions import Revision, RevisionStore
 
@@ -92,6 +93,7 @@ class HistoryBatch:
         next_sequence: Position after the batch, dead letters included.
         online_sequence: Up to where online rows are known to be written.
         dlq: What the dead-letter limit remembers after the batch.
+        lost: What lies between the position and `next_sequence` was never read, and that is recorded.
     """
 
     group: FeatureGroup
@@ -99,6 +101,7 @@ class HistoryBatch:
     next_sequence: int
     online_sequence: int
     dlq: DlqCounts = DlqCounts()
+    lost: bool = False
 
 
 class HistoryRow(NamedTuple):
@@ -443,6 +446,10 @@ class HistoryStore(_Opened, RevisionStore, ForgettingStore, RetentionStore):
             InvalidEvent: The database rejects a row for its data; nothing was written: halve the batch.
             StoreUnavailable: The outcome may be unknown; do it again.
         """
+
+    @abstractmethod
+    async def lost_records(self) -> list[LostRecords]:
+        """What batches marked as `lost` have skipped, by source and start."""
 
     @abstractmethod
     async def mark_online(self, source: Source, online_sequence: int) -> None:

@@ -354,11 +354,11 @@ class SourceIngest:
         self._interrupted = False
 
     async def _move_to(self, sequence: int) -> None:
-        """Move the position with no events, past a range that is lost."""
+        """Move the position with no events, past a range that is lost, and have that recorded."""
         name = await self._backoff().call(self._group_of_topic)
-        group = (await self._catalog.get()).group(name)
+        group = (await self._backoff().call(self._catalog.reload)).group(name)
         held = self._held
-        batch = HistoryBatch(group, (), sequence, sequence, held.dlq)
+        batch = HistoryBatch(group, (), sequence, sequence, held.dlq, lost=True)
         await self._backoff().call(lambda: self._history.append(held, batch))
         self._source = replace(held, next_sequence=sequence, online_sequence=sequence)
 

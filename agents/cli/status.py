@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from oomstream.agents.cli.options import Output
-from oomstream.agents.cli.output import Listing, OutputFormat, print_listing
+from oomstream.agents.cli.output import Listing, OutputFormat, print_listing, time_text
 
 if TYPE_CHECKING:
     from oomstream.schemas.catalog import Catalog
     from oomstream.stores.base import Source
+    from oomstream.stores.lost_records import LostRecords
     from oomstream.stores.settings import Settings
     from oomstream.streams.broker import Broker
 
@@ -42,14 +43,16 @@ def status(
 
     NEXT and ONLINE are positions in history and online. With a broker, END is the end of the log and LAG how many
     records are not in history yet; a partition without an ID was never ingested. Logs that are no more (of an embedded
-    broker that ended, of a topic made anew) are left out.
+    broker that ended, of a topic made anew) are left out. Records that were skipped unread
+    (OOMSTREAM_ON_LOST_RANGE=skip) are told on standard error.
     """
     from oomstream.agents.cli.session import settings
+    from oomstream.schemas.times import time_from_us
     from oomstream.streams.broker import find_broker
 
     chosen = settings()
     broker = find_broker(chosen)
-    catalog, sources, urls = asyncio.run(_from_history(chosen))
+    catalog, sources, lost, urls = asyncio.run(_from_history(chosen))
     if output in TABLES:
         typer.echo(f"history  {urls[0]}\nonline   {urls[1]}\nbroker   {broker.url if broker else 'none'}")
         typer.echo(f"groups   {', '.join(sorted(catalog.groups)) or 'none'}")
@@ -59,6 +62,11 @@ def status(
     print_listing(_listing(shown, logs, with_log=broker is not None, incarnation=characters), output)
     if len(shown) < len(sources) and output in TABLES:
         typer.echo(f"(sources of logs that are no more: {len(sources) - len(shown)}, see --all)", err=True)
+    names = {source.id: f"{source.name.name}[{source.name.partition}]" for source in shown}
+    for source_id, start, end, time_us in lost:
+        if source_id in names and output in TABLES:
+            when = time_text(time_from_us(time_us))
+            typer.echo(f"{names[source_id]}: offsets {start} to {end - 1} were skipped unread at {when}", err=True)
 
 
 def live_sources(sources: list[Source], incarnations: Mapping[str, str]) -> list[Source]:
@@ -82,12 +90,13 @@ class _Log(NamedTuple):
     partition: int
 
 
-async def _from_history(chosen: Settings) -> tuple[Catalog, list[Source], tuple[str, str]]:
+async def _from_history(chosen: Settings) -> tuple[Catalog, list[Source], list[LostRecords], tuple[str, str]]:
     from oomstream.agents.cli.session import open_history
     from oomstream.stores.urls import mask_url
 
     async with open_history(chosen) as history:
-        return await history.load_catalog(), await history.sources(), (history.url, mask_url(chosen.online))
+        urls = history.url, mask_url(chosen.online)
+        return await history.load_catalog(), await history.sources(), await history.lost_records(), urls
 
 
 def _logs(broker: Broker, catalog: Catalog, timeout_s: float) -> tuple[dict[_Log, int], dict[str, str]]:

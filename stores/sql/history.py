@@ -18,6 +18,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.plan import Plan
 from oomstream.stores.base import Cut, HistoryBatch, HistoryRow, HistoryStore, Replayed, Source, SourceName
 from oomstream.stores.crash_points import reach
+from oomstream.stores.lost_records import LostRecords
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
@@ -193,11 +194,18 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         async def write(connection: AsyncConnection) -> int:
             began = self._monotonic()
             decided, ingest_time_us = await self._sources.move(connection, source, batch)
+            if batch.lost and decided < batch.next_sequence:
+                await self._sources.record_lost(connection, source, decided, batch.next_sequence, ingest_time_us)
             await self._insert(connection, table, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
             self._check_age(began)
             return ingest_time_us
 
         return await self._commit(write)
+
+    async def lost_records(self) -> list[LostRecords]:
+        """What was skipped unread, by source and start."""
+        async with self._database.read() as connection:
+            return await self._sources.lost(connection)
 
     async def append_replayed(self, source_id: int, group: FeatureGroup, events: Sequence[Event]) -> Replayed:
         """The steps of a replay's transaction, in this order.

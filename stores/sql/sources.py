@@ -17,6 +17,7 @@ from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidRequest
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import DlqCounts, HistoryBatch, Source, SourceName
+from oomstream.stores.lost_records import LostRecords
 from oomstream.stores.sql.dialects import Conflict, Dialect
 from oomstream.stores.sql.tables import MetaTables
 from oomstream.stores.sql.text import quote_name
@@ -128,6 +129,17 @@ class Sources:
         previous_sequence, ingest_time_us, version, forgets = row
         _check_newest(group, version, forgets)
         return previous_sequence, ingest_time_us
+
+    async def record_lost(self, connection: AsyncConnection, source: Source, start: int, end: int, now_us: int) -> None:
+        """Note which records of a source were skipped unread."""
+        values = {"source_id": source.id, "start_sequence": start, "end_sequence": end, "time": now_us}
+        await connection.execute(sa.insert(self._tables.lost_records).values(values))
+
+    async def lost(self, connection: AsyncConnection) -> list[LostRecords]:
+        """What was skipped, by source and start."""
+        table = self._tables.lost_records
+        found = await connection.execute(sa.select(table).order_by(table.c.source_id, table.c.start_sequence))
+        return [LostRecords(*row) for row in found]
 
     async def hold(self, connection: AsyncConnection, source_id: int, group: FeatureGroup) -> int:
         """Lock a source until the transaction ends, whoever owns it; must be the transaction's first statement.

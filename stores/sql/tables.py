@@ -34,6 +34,7 @@ class MetaTables:
         definition: Every published definition as its Avro schema.
         feature: Ids of features; a retired one keeps its row and its column.
         source: Sources with owner, position, lease and what the dead-letter limit remembers.
+        lost_records: Ranges of sources that were skipped because the log no longer held them.
         revision: Revisions of batch groups, drafts and those being dropped included.
         sync: Online copies of revisions.
         forgotten: Marks of forgotten entities, by a hash of their keys.
@@ -89,6 +90,9 @@ class MetaTables:
             *_numbers("owner", "previous_sequence", "next_sequence", "online_sequence", "last_ingest_time"),
             *_numbers("dlq_consecutive", "dlq_records", "dlq_letters", "lease_until"),
             sa.UniqueConstraint("kind", "incarnation", "partition", "name"),
+        )
+        self.lost_records = self._table(
+            "lost_records", _id("source_id"), _id("start_sequence"), *_numbers("end_sequence", "time")
         )
         self.revision = self._table(
             "revision",

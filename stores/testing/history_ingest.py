@@ -95,6 +95,27 @@ class IngestTests(HistorySuite):
 
         run(check())
 
+    def test_what_was_skipped_is_recorded(self, opened: HistoryStore, run: Run) -> None:
+        """Case 26: a batch that passes over lost records notes their range once, with the time; others note nothing."""
+
+        async def check() -> None:
+            [mine] = await register(opened, group())
+            source = await opened.claim(topic())
+            await append(opened, source, mine, event(0))
+            assert await opened.lost_records() == []
+            skip = HistoryBatch(mine, (), 7, 7, lost=True)
+            skipped_at = await opened.append(source, skip)
+            await opened.append(source, skip)
+            await append(opened, source, mine, event(7))
+            await opened.append(source, HistoryBatch(mine, (), 9, 9, lost=True))
+            assert [each[:3] for each in await opened.lost_records()] == [(source.id, 1, 7), (source.id, 8, 9)]
+            assert (await opened.lost_records())[0].time_us == skipped_at
+            with pytest.raises(Fenced):
+                await opened.append(replace(source, owner=0), HistoryBatch(mine, (), 99, 99, lost=True))
+            assert len(await opened.lost_records()) == 2
+
+        run(check())
+
     def test_same_batch_again_changes_nothing(self, opened: HistoryStore, place: str, run: Run) -> None:
         """Identity is (source, sequence): decided once, whatever key, time and values come with it later."""
 

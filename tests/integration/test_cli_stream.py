@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from oomstream.schemas.versions import SourceKind
+from oomstream.stores.base import HistoryBatch, SourceName
+from oomstream.stores.opening import open_stores
+from oomstream.stores.settings import load_settings
 from oomstream.streams.broker import published_broker
 from tests.integration.cli import Cli
 
@@ -185,3 +191,22 @@ def test_status_leaves_out_logs_that_are_no_more(tmp_path: Path) -> None:
     ended = [row for row in cli.json("status") if row["kind"] == "topic"]
     assert {row["id"] for row in ended} < {row["id"] for row in topics}
     assert f"(sources of logs that are no more: {len(topics) - len(ended)}, see --all)" in shown.stderr
+
+
+def test_status_tells_what_was_skipped(tmp_path: Path) -> None:
+    """Case 26: records that were lost and skipped, as a setting says, are told by status from then on."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+
+    async def skip() -> None:
+        settings = load_settings(data_dir=cli.folder / ".oomstream")
+        async with open_stores(settings) as stores:
+            group = (await stores.history.load_catalog()).group("rides")
+            source = await stores.history.claim(SourceName(SourceKind.TOPIC, "rides", "an incarnation", 3))
+            await stores.history.append(source, HistoryBatch(group, (), 9, 9, lost=True))
+
+    asyncio.run(skip())
+    told = cli.run("status").stderr
+    assert re.search(r"^rides\[3\]: offsets 0 to 8 were skipped unread at 20\d\d-\S+Z$", told, re.MULTILINE), told
+    assert cli.run("status", "-o", "json").stderr == ""

@@ -197,7 +197,7 @@ def test_batch_that_was_left_is_finished_by_the_next(tmp_path: Path) -> None:
 
 
 def test_lost_range_is_named(tmp_path: Path) -> None:
-    """A position that the log no longer holds stops the start with the range, or is skipped when told to."""
+    """Case 26: a position that the log no longer holds stops the start with the range, or is skipped and recorded."""
 
     async def scenario() -> None:
         async with House(tmp_path) as house:
@@ -211,6 +211,7 @@ def test_lost_range_is_named(tmp_path: Path) -> None:
         async with House(tmp_path, on_lost_range="skip") as house:
             assert await house.pipeline().start(9, 20, begin=0) == 9
             assert await house.pipeline().start(9, 20, begin=0) == 9
+            assert [each[:3] for each in await house.history.lost_records()] == [(1, 5, 9)]
 
     asyncio.run(scenario())
 
