@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 
+import aiokafka
 import faust
 import faust.streams
 from aiokafka.consumer.fetcher import Fetcher
@@ -19,6 +20,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ConsumerReb
 from oomstream.schemas.errors import Fatal
 
 FAUST_VERSION = "0.15.3"
+AIOKAFKA_VERSION = "0.14.0"
 
 _PARAMETERS = {
     (Consumer, "_to_message"): ["self", "tp", "record"],
@@ -49,6 +51,8 @@ def check_faust() -> None:
     """
     if faust.__version__ != FAUST_VERSION:
         raise Fatal(f"the worker needs faust-streaming {FAUST_VERSION} exactly, not {faust.__version__}")
+    if aiokafka.__version__ != AIOKAFKA_VERSION:
+        raise Fatal(f"the worker needs aiokafka {AIOKAFKA_VERSION} exactly, not {aiokafka.__version__}")
     if getattr(faust.streams, "_CStreamIterator", None) is None:
         raise Fatal(
             "the worker needs faust-streaming's compiled stream iterator: install its wheel, and leave NO_CYTHON unset"

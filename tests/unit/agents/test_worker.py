@@ -222,7 +222,7 @@ def test_a_new_group_is_read_without_a_restart(tmp_path: Path, broker: Broker) -
 
 
 def test_a_programming_error_stops_the_worker(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unexpected exception in the pipeline ends the worker with nothing acknowledged."""
+    """Case 24: an unexpected exception in the pipeline ends the worker with nothing acknowledged."""
     settings = prepared(tmp_path, broker, partitions=1)
     written = Written()
 
@@ -241,3 +241,43 @@ def test_unknown_group_is_named(tmp_path: Path, broker: Broker) -> None:
     settings = prepared(tmp_path, broker)
     with pytest.raises(Exception, match="no feature group named 'boat'"):
         asyncio.run(Worker(settings, ["boat"], broker=broker).run())
+
+
+def test_a_batch_that_hangs_holds_up_no_rebalance(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 23: a batch in flight that does not end is dropped in time, and the partition's next owner ingests it."""
+    monkeypatch.setattr("oomstream.agents.worker.session.DRAIN_S", 0.5)
+    settings = prepared(tmp_path, broker, partitions=2)
+    written = Written()
+
+    async def scenario() -> None:
+        written.hold = {0: asyncio.Event(), 1: asyncio.Event()}
+        async with running(RecordingWorker(written, settings, broker)) as first:
+            await asyncio.to_thread(produce, broker, "plane", numbered(2, 100))
+            await until(lambda: len(written.positions) == 2, task=first)
+            held, written.hold = written.hold, {}  # who has a batch in hand waits on, who takes one does not
+            async with running(RecordingWorker(written, settings, broker)) as second:
+                await until(lambda: written.count == 100, task=second)
+                for each in held.values():
+                    each.set()
+
+    asyncio.run(scenario())
+    assert_all(written, 2, 100)
+
+
+def test_a_worker_that_stands_still_ends(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that has records and does not move ends the worker with a sentence, after the watchdog's patience."""
+    monkeypatch.setattr("oomstream.agents.worker.session.DRAIN_S", 0.5)
+    settings = prepared(tmp_path, broker, partitions=1, outage_budget_us=500_000)
+    written = Written()
+    produce(broker, "plane", numbered(1, 10))
+
+    async def scenario() -> None:
+        written.hold = {0: asyncio.Event()}
+        task = asyncio.create_task(RecordingWorker(written, settings, broker, stuck_s=0.5).run())
+        await until(lambda: bool(written.positions), task=task)
+        await asyncio.wait_for(task, 60)
+
+    with pytest.raises(Fatal, match=r"plane\[0\]: nothing has moved for \d+ s .*at 0, the log ends at 10"):
+        asyncio.run(scenario())
