@@ -66,7 +66,7 @@ class TrainingSet:
         from pyarrow import parquet
 
         table = self.to_arrow()
-        with _appearing(Path(path)) as file:
+        with appearing(Path(path)) as file:
             parquet.write_table(table, file)
 
     def to_feather(self, path: str | os.PathLike[str]) -> None:
@@ -78,7 +78,7 @@ class TrainingSet:
         from pyarrow import feather
 
         table = self.to_arrow()
-        with _appearing(Path(path)) as file:
+        with appearing(Path(path)) as file:
             feather.write_feather(table, file)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -89,10 +89,9 @@ class TrainingSet:
         """
         from pyarrow import csv
 
-        table = self.to_arrow()
-        columns = [_csv_column(column) for column in table.columns]
-        with _appearing(Path(path)) as file:
-            csv.write_csv(pa.Table.from_arrays(columns, names=table.column_names), file)
+        table = csv_table(self.to_arrow())
+        with appearing(Path(path)) as file:
+            csv.write_csv(table, file)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a file in the format that its suffix names: .parquet, .arrow, .feather or .csv.
@@ -113,7 +112,7 @@ class TrainingSet:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
+def appearing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes its name when it is complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -125,6 +124,11 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def csv_table(table: pa.Table) -> pa.Table:
+    """A table as CSV files hold it: arrays as JSON, bytes as base64, decimals as text."""
+    return pa.Table.from_arrays([_csv_column(column) for column in table.columns], names=table.column_names)
 
 
 def _csv_column(column: Chunked) -> Chunked:

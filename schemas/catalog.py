@@ -132,7 +132,8 @@ class Catalog:
         if unknown:
             raise UnknownFeature(
                 f"invalid feature names [{' '.join(unknown)}]: not registered "
-                f"(a name is group.feature; {'; '.join(self._known_beside(unknown))})"
+                f"(a name is group.feature; {'; '.join(self._known_beside(unknown))})",
+                tuple(unknown),
             )
         if not found:
             raise InvalidRequest("no features were asked for")

@@ -145,7 +145,15 @@ class UnknownGroup(InvalidRequest):
 
 
 class UnknownFeature(InvalidRequest):
-    """No feature of that name is registered."""
+    """No feature of that name is registered.
+
+    Attributes:
+        names: The names that are not.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class UnknownRevision(InvalidRequest):

@@ -21,6 +21,7 @@ from oomstream.agents.cli import (
     check,
     demo,
     dlq,
+    export,
     forget,
     gc,
     get,
@@ -45,6 +46,9 @@ _PLAIN = (
 )
 """What the library that reads options says of a value, and what we say."""
 
+NAMES = ("oomstream", "oomcli")
+"""What the command is installed as."""
+
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
@@ -58,7 +62,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for family in (setup, register, run, get, push, importing, syncing, join, dlq, status, check, forget, gc, demo):
+for family in (setup, register, run, get, push, importing, syncing, join, export, dlq, status, check, forget, gc, demo):
     family.register(app)
 
 
@@ -79,6 +83,15 @@ def _global_options(
             show_default=False,
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="oomcli's YAML file, which says where the stores are; as OOMCLI_CONFIG. OOMSTREAM_… settings win.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="On an error, also print the traceback.")] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -88,6 +101,8 @@ def _global_options(
     if data_dir is not None:
         # Through the environment, so that it also reaches the query module and the processes that a verb starts.
         os.environ["OOMSTREAM_DATA_DIR"] = str(data_dir)
+    if config is not None:
+        os.environ["OOMCLI_CONFIG"] = str(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Wanted when something has gone wrong already, at the end of the line that is there: accepted anywhere.
     args = [each for each in args if each != "--debug"] or ["--help"]
     try:
-        code = app(args=args, prog_name="oomstream", standalone_mode=False, obj=debug)
+        code = app(args=args, prog_name=_called(), standalone_mode=False, obj=debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output (`| head`) has enough; Python must not complain about it at exit.
@@ -121,6 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:  # typer gives this code for a KeyboardInterrupt too
         print("stopped", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0
+
+
+def _called() -> str:
+    """The name that the command was called by, for its help and the shell's completion."""
+    name = Path(sys.argv[0]).stem
+    return name if name in NAMES else NAMES[0]
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -69,9 +69,14 @@ def print_listing(listing: Listing, form: OutputFormat, out: TextIO | None = Non
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], out: TextIO, *, null: str = "") -> None:
     """Print rows as CSV with a header; rows may be a generator, so that memory stays bounded."""
+    csv_writer(columns, out, null=null)(rows)
+
+
+def csv_writer(columns: Sequence[str], out: TextIO, *, null: str = "") -> Callable[[Iterable[Sequence[Any]]], None]:
+    """Print the header of CSV; gives what prints rows below it, as often as it is called."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([null if value is None else text_of(value) for value in row] for row in rows)
+    return lambda rows: writer.writerows([null if each is None else text_of(each) for each in row] for row in rows)
 
 
 def text_of(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from oomstream.agents.cli.config_file import configured_urls
 from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.errors import InvalidSetting
 from oomstream.stores.base import HistoryStore, Source
@@ -14,12 +15,12 @@ from oomstream.stores.urls import StoreUrl
 
 
 def settings() -> Settings:
-    """The settings of this process.
+    """The settings of this process: OOMSTREAM_ variables, and for stores that they do not name oomcli's file.
 
     Raises:
         InvalidSetting: One of them is wrong; names it.
     """
-    return load_settings()
+    return load_settings(**configured_urls())
 
 
 @asynccontextmanager
