@@ -218,9 +218,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     async def run_here(self, coroutine: Any, timeout_s: float) -> Any:
         """Run a coroutine in this thread's loop, from the main loop, within a deadline."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.thread_loop)
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.wrap_future(future)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.thread_loop)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(future)
+        finally:
+            if self.thread_loop.is_closed():
+                coroutine.close()  # the thread has ended, and will never run it
 
     async def begin_at(self, tp: TP, offset: int) -> bool:
         """Read a partition from an offset on; False if it is not assigned any more."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.session import Session
+from oomstream.agents.worker.transport import BatchConsumerThread
 from oomstream.schemas.errors import Fatal
 from oomstream.stores.settings import load_settings
 from oomstream.streams.broker import parse_broker
@@ -39,3 +41,18 @@ def test_only_the_present_app_ends_the_session_when_it_crashes() -> None:
             session._failure.result()
 
     asyncio.run(scenario())
+
+
+def test_a_thread_that_has_ended_leaves_no_coroutine_behind() -> None:
+    """What a consumer's thread is asked after its end is an error at once, and is not left to be collected."""
+
+    async def work() -> None:
+        raise AssertionError
+
+    thread: Any = BatchConsumerThread.__new__(BatchConsumerThread)
+    thread.thread_loop = asyncio.new_event_loop()
+    thread.thread_loop.close()
+    asked = work()
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(thread.run_here(asked, 1))
+    assert inspect.getcoroutinestate(asked) == inspect.CORO_CLOSED
