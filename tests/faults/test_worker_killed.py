@@ -92,7 +92,7 @@ def assert_exact(stage: Stage, events: list[Produced], letters: int = 0) -> None
 
 @pytest.mark.parametrize("seed", [1])
 def test_killed_ten_times_loses_and_doubles_nothing(stage: Stage, seed: int) -> None:
-    """SIGKILL at ten points of the stream, chosen by progress: in the end history, online and positions are exact."""
+    """Case 21: SIGKILL at ten moments, chosen by progress: in the end history, online and positions are exact."""
     events = produce_events(stage, 30_000, seed)
     points = sorted(random.Random(seed).sample(range(500, 29_000), 10))
     for point in points:
@@ -125,6 +125,32 @@ def test_killed_at_every_crash_point(stage: Stage) -> None:
     assert_exact(stage, events + more, letters=garbage)
 
 
+def test_three_workers_killed_in_rotation(stage: Stage) -> None:
+    """Case 21: three workers, of which always the longest-serving one dies, at the next point; the others take over."""
+    events: list[Produced] = []
+    doomed: list[tuple[str, WorkerProcess]] = []
+    for seed, point in enumerate(PIPELINE_POINTS):
+        doomed.append((point, WorkerProcess(stage.folder, batch_rows=300, crash_at=point)))
+        if len(doomed) == 3:
+            events += die(stage, *doomed.pop(0), seed)
+    for seed, (point, worker) in enumerate(doomed, len(PIPELINE_POINTS)):
+        events += die(stage, point, worker, seed)
+    last = WorkerProcess(stage.folder)
+    last.until(lambda: history_count(stage.settings) == len(events))
+    assert last.drain().code == 0
+    assert_exact(stage, events, letters=PARTITIONS * len(PIPELINE_POINTS))
+
+
+def die(stage: Stage, point: str, worker: WorkerProcess, seed: int) -> list[Produced]:
+    """Give a worker what brings it to its crash point, beside others that are armed too; the events that were made."""
+    produce(stage.broker, "plane", [(at, b"garbage") for at in range(PARTITIONS)])
+    events = produce_events(stage, 1_000, seed)
+    if point == "during_drain":
+        worker.signal(signal.SIGTERM)
+    assert worker.wait().code == -9, point
+    return events
+
+
 def test_sigterm_under_load_drains(stage: Stage) -> None:
     """Case 29: SIGTERM in the middle of the stream: exit code 0, positions stored, and the next start goes on there."""
     events = produce_events(stage, 20_000, seed=2)
@@ -145,7 +171,7 @@ def test_sigterm_under_load_drains(stage: Stage) -> None:
 
 
 def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
-    """SIGSTOP past the session timeout, another worker takes over, SIGCONT: what the first still holds is refused."""
+    """Case 22: SIGSTOP past the session timeout, another worker takes over, SIGCONT: what the first has is refused."""
     events = produce_events(stage, 20_000, seed=6)
     frozen = WorkerProcess(stage.folder, batch_rows=300)
     frozen.until(lambda: history_count(stage.settings) >= 2_000)
@@ -163,7 +189,7 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
 
 
 def test_garbage_stops_it_at_the_limit_with_flat_memory(stage: Stage) -> None:
-    """A topic of nothing but garbage: the worker stops with a sentence, its memory flat, and so does the next one."""
+    """Case 8: a topic of nothing but garbage: the worker stops with a sentence, its memory flat; so does the next."""
     usual = WorkerProcess(stage.folder)
     produce(stage.broker, "plane", [(at % PARTITIONS, b"garbage") for at in range(400)])  # as many as a bad day has
     produce_events(stage, 2_000, seed=3)
@@ -185,7 +211,7 @@ def test_garbage_stops_it_at_the_limit_with_flat_memory(stage: Stage) -> None:
 
 
 def test_a_broker_that_ends_ends_the_worker(tmp_path: Path) -> None:
-    """The embedded broker never comes back as the same one: the worker ends with a sentence and exit code 1."""
+    """Case 30: the embedded broker never comes back as the same one: the worker ends with a sentence, exit code 1."""
     with broker_process(tmp_path) as process:
         settings = settings_of(tmp_path)
         broker = need_broker(settings)

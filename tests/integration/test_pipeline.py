@@ -43,7 +43,7 @@ def make_log(items: Sequence[tuple[str, str, int]]) -> list[RawRecord]:
 
 
 def test_any_batches_any_outages(backends: Backends) -> None:
-    """Every valid event is in history once, online is the greatest version, every invalid one is a dead letter."""
+    """Case 28: every valid event is in history once, online is the greatest version, every invalid one is a letter."""
 
     @settings(deadline=None, max_examples=backends.examples(40))
     @given(

@@ -73,7 +73,7 @@ def test_a_topic_made_again_is_another_incarnation(broker: Broker) -> None:
 
 
 def test_a_topic_made_again_stops_the_worker(tmp_path: Path, broker: Broker) -> None:
-    """A worker never goes on at an old offset of a new topic: it stops with a sentence that names the topic."""
+    """Case 27: a worker never goes on at an old offset of a new topic: it stops with a sentence that names it."""
     settings = settings_for(tmp_path, broker)
     apply(settings, broker, group(partitions=1))
     produce(broker, "plane", [(0, b"x")] * 10)
@@ -91,7 +91,7 @@ def test_a_topic_made_again_stops_the_worker(tmp_path: Path, broker: Broker) -> 
 
 
 def test_transactions_are_read_when_committed_and_lag_ends(tmp_path: Path, broker: Broker) -> None:
-    """Aborted events are never seen; markers count as read, so that lag reaches zero at a log that ends with one."""
+    """Case 25: aborted events are never seen; markers count as read, so that lag reaches zero behind one."""
     settings = settings_for(tmp_path, broker)
     apply(settings, broker, group(partitions=1))
     producer = Producer({**broker.client_config(30), "transactional.id": "t"})
@@ -118,7 +118,7 @@ def test_transactions_are_read_when_committed_and_lag_ends(tmp_path: Path, broke
 
 
 def test_added_partitions_are_read(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Partitions that a topic gets while it is read are read from their beginning."""
+    """Case 27: partitions that a topic gets while it is read are read from their beginning."""
     monkeypatch.setattr("oomstream.agents.worker.consumer_options.METADATA_MAX_AGE_MS", 500)
     settings = settings_for(tmp_path, broker)
     apply(settings, broker, group(partitions=1))
@@ -141,7 +141,7 @@ def test_added_partitions_are_read(tmp_path: Path, broker: Broker, monkeypatch: 
 
 
 def test_a_missing_topic_is_named(tmp_path: Path, broker: Broker) -> None:
-    """A worker whose dead-letter topic is missing stops at its start, and a producer refuses a missing topic."""
+    """Case 9: a worker whose dead-letter topic is missing stops at its start; a producer refuses a missing topic."""
     settings = settings_for(tmp_path, broker)
     catalog = apply(settings, broker, group(partitions=1))
     admin = AdminClient(broker.client_config(30))
@@ -157,7 +157,7 @@ def test_a_missing_topic_is_named(tmp_path: Path, broker: Broker) -> None:
 
 
 def test_a_restarted_broker_is_read_on(tmp_path: Path, broker: Broker, kafka_server: Server) -> None:
-    """A broker that goes away and comes back with its log: the worker goes on where it was, and loses nothing."""
+    """Case 30: a broker goes away and comes back with its log: the worker goes on where it was, and loses nothing."""
     settings = settings_for(tmp_path, broker)
     apply(settings, broker, group(partitions=2))
     produce(broker, "plane", [(at % 2, b"x") for at in range(100)])

@@ -15,8 +15,9 @@ from oomstream.schemas.errors import DlqLimitReached, Fatal, Fenced, InvalidEven
 from oomstream.schemas.online_value import OnlineRow
 from oomstream.stores.base import HistoryBatch, Source
 from oomstream.streams.backoff import Backoff
+from oomstream.streams.dead_letters import DeadLetter
 from oomstream.streams.ingest import SourceIngest
-from tests.unit.streams.house import T0, House, UnreliableHistory, garbage, valid
+from tests.unit.streams.house import T0, House, KeptLetters, UnreliableHistory, garbage, valid
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def test_dead_letter_is_exact(tmp_path: Path) -> None:
 
 
 def test_zombie_is_fenced(tmp_path: Path) -> None:
-    """A pipeline whose source was claimed by another writes nothing more to history."""
+    """Case 22: a pipeline whose source was claimed by another writes nothing more to history."""
 
     async def scenario() -> None:
         async with House(tmp_path) as house:
@@ -80,7 +81,7 @@ def test_outage_does_not_steal_the_source_back(tmp_path: Path) -> None:
 
 
 def test_guilty_row_alone_becomes_a_letter(tmp_path: Path) -> None:
-    """Of 50 rows, the one that the database rejects for its data is dead-lettered; 49 are stored (case 15)."""
+    """Case 15: of 50 rows, the one that the database rejects for its data is dead-lettered; 49 are stored."""
 
     class Picky(UnreliableHistory):
         async def append(self, source: Source, batch: HistoryBatch) -> int:
@@ -105,7 +106,7 @@ def test_guilty_row_alone_becomes_a_letter(tmp_path: Path) -> None:
 
 
 def test_limit_survives_a_restart(tmp_path: Path) -> None:
-    """A bad topic does not pour into the dead-letter topic piece by piece over restarts: the limit remembers."""
+    """Case 8: a bad topic does not pour into the DLQ piece by piece over restarts: the limit remembers."""
 
     async def pour(pipeline: SourceIngest, position: int) -> None:
         for start in range(position, 100, 4):
@@ -125,7 +126,7 @@ def test_limit_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_stopped_at_the_share_goes_on_after_the_fix(tmp_path: Path) -> None:
-    """At the share of letters it stops, and stays stopped; when the next events are valid it goes on by itself."""
+    """Case 8: at the share of letters it stops, and stays so; when the next events are valid it goes on by itself."""
 
     async def scenario() -> None:
         async with House(tmp_path, dlq_max_consecutive=0, dlq_max_ratio=0.5, dlq_window=10) as house:
@@ -146,7 +147,7 @@ def test_a_worker_that_stopped_at_the_share_goes_on_after_the_fix(tmp_path: Path
 
 
 def test_limit_counts_rows_that_the_store_rejects(tmp_path: Path) -> None:
-    """A database that rejects row after row for its data is a bad deploy too: the limit stops the worker."""
+    """Case 8: a database that rejects row after row for its data is a bad deploy too: the limit stops the worker."""
 
     class Narrow(UnreliableHistory):
         async def append(self, source: Source, batch: HistoryBatch) -> int:
@@ -217,14 +218,23 @@ def test_lost_range_is_named(tmp_path: Path) -> None:
 
 
 def test_dlq_outage_acknowledges_nothing(tmp_path: Path) -> None:
-    """While the dead-letter topic is down, the position stays; afterwards the batch goes on."""
+    """Case 9: while the dead-letter topic is down, the position stays; afterwards the batch goes on."""
 
     async def scenario() -> None:
         async with House(tmp_path) as house:
             pipeline = house.pipeline()
             await pipeline.start(0, 5, begin=0)
+            positions: list[int] = []
+
+            class Down(KeptLetters):
+                async def send(self, letters: Sequence[DeadLetter]) -> None:
+                    positions.extend(source.next_sequence for source in await house.history.sources())
+                    await super().send(letters)
+
+            house.sink.__class__ = Down
             house.sink.failures = 3
             await pipeline.ingest([garbage(0), valid(1, "a", 1)])
+            assert positions == [0, 0, 0, 0]
             assert len(house.sink.letters) == 1
             assert len(await house.rows()) == 1
 

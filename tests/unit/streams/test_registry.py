@@ -16,6 +16,7 @@ import pytest
 from oomstream.schemas.errors import Reason, StoreUnavailable
 from oomstream.schemas.events import RawRecord
 from oomstream.stores.catalog_cache import CatalogCache
+from oomstream.streams.backoff import Backoff
 from oomstream.streams.ingest import SourceIngest
 from oomstream.streams.registry import RegistrySchemas
 from tests.unit.streams.house import GROUP, NAME, T0, House
@@ -102,6 +103,39 @@ def test_events_of_the_registry(tmp_path: Path) -> None:
             assert reasons == {1: Reason.UNSUPPORTED_SCHEMA, 2: Reason.UNKNOWN_SCHEMA_ID}
             await pipeline.ingest([confluent(7, 4)])
             assert sum("/7" in path for path in Answers.asked) == 1
+
+    with registry() as url:
+        asyncio.run(scenario(url))
+
+
+def test_a_pipeline_waits_for_its_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 7: while the registry is down the position stays and nothing is a dead letter; afterwards all is decoded."""
+
+    async def scenario(url: str) -> None:
+        async with House(tmp_path) as house:
+            pipeline = SourceIngest(
+                history=house.history,
+                online=house.online,
+                catalog=CatalogCache(house.history),
+                dead_letters=house.sink,
+                name=NAME,
+                settings=house.settings,
+                registry=RegistrySchemas(url, timeout_s=5),
+            )
+            seen: list[object] = []
+
+            async def wait(self: Backoff, error: StoreUnavailable) -> None:
+                [source] = await house.history.sources()
+                seen.append((source.next_sequence, len(house.sink.letters), str(error).endswith("status 503")))
+                Answers.status = 503 if len(seen) < 3 else 200
+
+            monkeypatch.setattr(Backoff, "wait", wait)
+            await pipeline.start(0, 10, begin=0)
+            Answers.status = 503
+            await pipeline.ingest([confluent(7, 0), confluent(9, 1), confluent(7, 2)], GROUP.name)
+            assert seen == [(0, 0, True)] * 3
+            assert [row.sequence for row in await house.rows()] == [0, 2]
+            assert [letter.offset for letter in house.sink.letters] == [1]
 
     with registry() as url:
         asyncio.run(scenario(url))
