@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from pyarrow import feather
 
+from oomstream.agents.cli.config_file import read_config
 from oomstream.stores.settings import Settings
 from oomstream.stores.urls import StoreUrl
 from tests.integration.backends import Backends
@@ -286,6 +288,25 @@ def test_help_and_completion_have_the_name_that_was_called(name: str, folder: Pa
         assert f"{'oomstream' if name == 'oomcli' else 'oomcli'}" not in script
     words = {variable: "complete_bash", "COMP_WORDS": f"{name} exp", "COMP_CWORD": "1"}
     assert call(folder, name, "", **words).stdout.split() == ["export"]
+
+
+def test_what_from_oomstore_shows(tmp_path: Path) -> None:
+    """The session on docs/from-oomstore.md prints what the page says, and its configuration file is right."""
+    page = (Path(__file__).parents[2] / "docs" / "from-oomstore.md").read_text(encoding="utf-8")
+    (console,) = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    steps = [each.partition("\n") for each in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]]
+    assert len(steps) > 10
+    for line, _, expected in steps:
+        # A line of the page, as it is, not behind a program's path.
+        done = call(tmp_path, "oomcli", f"--version >/dev/null; {line}", PATH=path)
+        assert (done.code, matches(done.stdout, expected)) == (0, True), (line, done)
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "page.yaml").write_text(text, encoding="utf-8")
+    assert read_config(tmp_path / "page.yaml") == {
+        "online_url": "tikv://127.0.0.1:2379/features",
+        "history_url": "tidb://oomstream_worker:a%20password@127.0.0.1:4000/oomstream",
+    }
 
 
 def test_a_store_that_there_is_not(folder: Path) -> None:

@@ -27,6 +27,8 @@ VERBS = (
     "status",
     "push",
     "join",
+    "export",
+    "snapshot",
     "demo",
     "get meta",
     "get source",
