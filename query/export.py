@@ -10,7 +10,7 @@ Source:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -65,7 +65,7 @@ class ExportRequest:
         return list(found.values())
 
 
-async def export_tables(cut: Cut, request: ExportRequest) -> AsyncIterator[pa.Table]:
+async def export_tables(cut: Cut, request: ExportRequest) -> Tables:
     """The export in pieces.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -289,8 +290,10 @@ class AsyncFeatureStore:
         *,
         at: datetime | str | int | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[pa.Table]:
+    ) -> AsyncGenerator[pa.Table, None]:
         """`export` in pieces, for results that are better not in memory whole.
+
+        Who stops before the last piece closes it (`contextlib.aclosing`), so that history is let go at once.
 
         Args:
             features: As in `export`.
@@ -307,8 +310,8 @@ class AsyncFeatureStore:
         from oomstream.query.export import export_tables
 
         request = await self._export_request(features, at, limit)
-        async with self._history.cut() as cut:
-            async for table in export_tables(cut, request):
+        async with self._history.cut() as cut, aclosing(export_tables(cut, request)) as tables:
+            async for table in tables:
                 yield table
 
     async def _export_request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,8 +80,10 @@ async def _export(
     from oomstream.agents.cli.session import settings
     from oomstream.query.feature_store import AsyncFeatureStore
 
-    async with AsyncFeatureStore.open(settings=settings()) as store:
-        tables = store.export_tables(features, at=at_us, limit=limit)
+    async with (
+        AsyncFeatureStore.open(settings=settings()) as store,
+        aclosing(store.export_tables(features, at=at_us, limit=limit)) as tables,
+    ):
         if file is not None:
             from oomstream.query.export_file import write_tables
 

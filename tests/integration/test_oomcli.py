@@ -275,6 +275,16 @@ def test_exports_to_files(folder: Path) -> None:
     assert sorted(each.name for each in folder.iterdir()) == there
 
 
+def test_an_export_whose_reader_leaves(folder: Path) -> None:
+    """`export | head` ends without a word, although much is left to print."""
+    rows = "".join(f"{number},{'x' * 100},true\n" for number in range(5_000))
+    (folder / "many.csv").write_text(f"user,state,2fa_installed\n{rows}", encoding="utf-8")
+    for line in ("init", "apply -f /dev/stdin", "import -g account --input-file many.csv"):
+        assert call(folder, "oomcli", line).code == 0
+    done = call(folder, "oomcli", "export --feature account.state | head -1")
+    assert (done.stdout, done.stderr) == ("user,account.state\n", "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_help_and_completion_have_the_name_that_was_called(name: str, folder: Path) -> None:
     """Help shows the name by which the command was called, and the shell completes it under that name."""
