@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from oomstream.agents.serve import oomagent_pb2 as pb
 from oomstream.agents.serve.shared_files import SharedFiles
 from oomstream.agents.serve.wire_values import to_wire
+from oomstream.query.export_file import write_tables
 from oomstream.query.feature_store import AsyncFeatureStore
 from oomstream.schemas.errors import InvalidTime
 from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US
@@ -34,8 +36,9 @@ class Exports:
         """Into a file of the server, which appears when it is complete."""
         output = self._files.output(request.output_file)
         limit = request.limit if request.HasField("limit") else None
-        table = await self._store.export(list(request.features), at=at_us(request.unix_milli), limit=limit)
-        await asyncio.to_thread(table.write, output)
+        made = self._store.export_tables(list(request.features), at=at_us(request.unix_milli), limit=limit)
+        async with aclosing(made) as tables:
+            await write_tables(tables, output)
         return pb.ExportResponse()
 
     async def channel_export(self, request: pb.ChannelExportRequest) -> AsyncIterator[pb.ChannelExportResponse]:
@@ -43,13 +46,14 @@ class Exports:
         limit = request.limit if request.HasField("limit") else None
         header: list[str] = []
         rows_sent = 0
-        tables = self._store.export_tables(list(request.features), at=at_us(request.unix_milli), limit=limit)
-        async for table in tables:
-            header = list(table.column_names)
-            for start in range(0, table.num_rows, _ROWS_AT_A_TIME):
-                for row in await asyncio.to_thread(_rows, table.slice(start, _ROWS_AT_A_TIME)):
-                    yield pb.ChannelExportResponse(header=() if rows_sent else header, row=map(to_wire, row))
-                    rows_sent += 1
+        made = self._store.export_tables(list(request.features), at=at_us(request.unix_milli), limit=limit)
+        async with aclosing(made) as tables:
+            async for table in tables:
+                header = list(table.column_names)
+                for start in range(0, table.num_rows, _ROWS_AT_A_TIME):
+                    for row in await asyncio.to_thread(_rows, table.slice(start, _ROWS_AT_A_TIME)):
+                        yield pb.ChannelExportResponse(header=() if rows_sent else header, row=map(to_wire, row))
+                        rows_sent += 1
         if not rows_sent:  # oomstore's clients take a stream without any message for an error
             yield pb.ChannelExportResponse(header=header)
 
