@@ -117,6 +117,9 @@ class EventBuilder:
         )
         events: list[Event | InvalidEvent] = list(map(Event._make, rows))
         if not self._all_in_time(records, times):
+            # A time that no date can hold may be no value of its type either: the exact way says which it is.
+            if not MIN_TIME_US <= min(times) <= max(times) <= MAX_TIME_US:
+                return None
             for position, (record, time_us) in enumerate(zip(records, times, strict=True)):
                 error = self._time_error(record, time_us)
                 if error is not None:

@@ -17,6 +17,8 @@ from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.events import Decoded, RawRecord
 from oomstream.schemas.framing import frame, frame_confluent, tombstone_key
 from oomstream.schemas.layout import read_fields
+from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US
+from tests.unit.schemas.bombs import varint
 from tests.unit.schemas.definitions import NOW_MS, AnyGroup, any_group, json_form, plain_zero, registered
 
 ANY_GROUP = any_group()
@@ -144,6 +146,33 @@ def test_damage_is_rejected_or_is_another_valid_event(data: st.DataObject) -> No
     for event in together.events:
         assert codec.encode(event.key, event.event_time_us, event.values) == event.body
         assert codec.read(fingerprint, event.body) == event.values
+
+
+@pytest.mark.parametrize("time_us", [MIN_TIME_US - 1, MAX_TIME_US + 1, -(2**62), 2**62])
+@pytest.mark.parametrize("time_type", [{"type": "long", "logicalType": "timestamp-micros"}, "long"])
+def test_times_beyond_every_date_get_one_verdict(time_us: int, time_type: Any) -> None:
+    """An event time that no date can hold is rejected for one reason, alone, in a batch and by the slow way."""
+    unit = {"unit": "us"} if time_type == "long" else {}
+    group = registered(
+        {
+            "type": "record",
+            "name": "beyond",
+            "entity": "thing",
+            "keys": ["k"],
+            "event_time": "at",
+            "fields": [{"name": "k", "type": "string"}, {"name": "at", "type": time_type, **unit}],
+        }
+    )
+    bodies = [varint(1) + b"a" + varint(each) for each in (NOW_MS * 1000, time_us, NOW_MS * 1000)]
+    messages = records_of([frame(group.group.fingerprint, each) for each in bodies])
+    decoder = Decoder(group, EventLimits())
+    together = decoder.decode(messages)
+    assert [each.sequence for each in together.events] == [0, 2]
+    assert [each.record.offset for each in together.rejected] == [1]
+    assert outline(decoder.decode(messages[1:2]))[1] == outline(together)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        slow(decoder, patch)
+        assert outline(decoder.decode(messages)) == outline(together)
 
 
 @settings(max_examples=200, deadline=None)
