@@ -52,8 +52,8 @@ proto: .venv/.install  ## Compile agents/serve/oomagent.proto, and the types of 
 servers: .venv/.install  ## Start Kafka, TiDB and TiKV on this machine and print their URLs
 	$(BIN)/python -m tests.services
 
-bench: .venv/.install  ## Time the worker against a bare loop on the same events
-	$(BIN)/python -m benchmarks.ingest $(ARGS)
+bench: .venv/.install  ## Measure against yardsticks (ARGS='ingest reads'); SERVERS=1: on Kafka, TiDB and TiKV
+	@$(if $(SERVERS),$(BIN)/python -m tests.services run) $(BIN)/python -m benchmarks $(if $(SERVERS),--servers) $(ARGS)
 
 torture: .venv/.install  ## Kill workers at work and account for every row (KILLS WORKERS SEED); SERVERS=1: real servers
 	@$(BIN)/python -m tests.torture --kills $(KILLS) --workers $(WORKERS) --seed $(SEED) \

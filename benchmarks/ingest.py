@@ -1,62 +1,56 @@
-"""How fast a worker ingests, beside a bare loop that does the same work with no promises (goal: a third of it).
+"""How fast a worker ingests, beside a bare loop that does the same work with no promises.
 
 Both read the same events from the embedded broker, which runs in this process, each time into fresh SQLite stores;
-they take turns, each in a process of its own, and the medians are compared. Times run from when a process is ready to
-read until the last event is stored.
-
-Usage: python -m benchmarks.ingest [EVENTS [ROUNDS]]
+they take turns, each in a process of its own. Times run from when a process is ready to read until the last event is
+stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.flight_events import PARTITIONS, produce, ready_stores
+from benchmarks.options import Options
+from benchmarks.pairs import alternate
+from benchmarks.results import Figure
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams.topics import ensure_topics, topics_of
 
 EVENTS = 240_000
 """As many landings as the embedded broker keeps in 4 partitions, with a margin."""
-ROUNDS = 3
-GOAL = 1 / 3
+QUICK_EVENTS = 20_000
 DEADLINE_S = 300
 
 
-def main() -> int:
-    """Run the rounds and print the ratio; exit code 1 if it misses the goal."""
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS
-    rates: dict[str, list[float]] = {"bare_loop": [], "worker": []}
+def run(options: Options) -> Iterator[Figure]:
+    """Measure events/s of one worker process against the bare loop's."""
+    wanted = QUICK_EVENTS if options.quick else EVENTS
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
         group = ready_stores(load_settings(data_dir=Path(folder, "definitions")))
         ensure_topics(broker.broker, topics_of([group]), timeout_s=30)
         events = produce(broker.broker, group, wanted)
-        print(f"{events:,} landings in {PARTITIONS} partitions on the embedded broker; {rounds} rounds, taking turns")
-        for at in range(rounds):
-            for name in rates:
-                rate = events / _timed(name, events, broker.url, Path(folder, f"{name}{at}"))
-                rates[name].append(rate)
-                print(f"  round {at + 1}  {name:<9} {rate:>9,.0f} events/s", flush=True)
-    bare, worker = (statistics.median(rates[name]) for name in ("bare_loop", "worker"))
-    ratio = worker / bare
-    print(f"median     bare_loop {bare:>9,.0f} events/s")
-    print(f"median     worker    {worker:>9,.0f} events/s")
-    print(f"ratio      {ratio:.2f} (goal: at least {GOAL:.2f})")
-    return 0 if ratio >= GOAL else 1
+        what = f"{events:,} landings, {PARTITIONS} partitions"
+        pairs = alternate(
+            lambda at: events / _timed("worker", events, broker.url, Path(folder, f"worker{at}")),
+            lambda at: events / _timed("bare_loop", events, broker.url, Path(folder, f"bare{at}")),
+            pairs=options.pairs,
+            label=what,
+        )
+        yield Figure("ingest", what, "embedded", "events/s", pairs.ours, "bare loop", pairs.yardstick, goal=1.0)
 
 
 def _timed(name: str, events: int, broker_url: str, data_dir: Path) -> float:
     environment = {**os.environ, "OOMSTREAM_BROKER_URL": broker_url, "OOMSTREAM_DATA_DIR": str(data_dir)}
     module = "benchmarks.bare_loop" if name == "bare_loop" else "benchmarks.ingest"
-    command = [sys.executable, "-m", module, str(events)] + (["--worker"] if name == "worker" else [])
+    command = [sys.executable, "-m", module, str(events)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=DEADLINE_S)
     return float(done.stdout)
 
@@ -80,9 +74,6 @@ async def _run_worker(settings: Settings, events: int) -> float:
 
 
 if __name__ == "__main__":
-    if "--worker" in sys.argv:
-        chosen = load_settings()
-        ready_stores(chosen)
-        print(asyncio.run(_run_worker(chosen, int(sys.argv[1]))))
-    else:
-        sys.exit(main())
+    chosen = load_settings()
+    ready_stores(chosen)
+    print(asyncio.run(_run_worker(chosen, int(sys.argv[1]))))

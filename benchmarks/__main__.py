@@ -1,0 +1,48 @@
+"""Run benchmarks, keep what they measured in results.json, and show it: a table here, a picture for the README.
+
+Usage: python -m benchmarks [NAME ...] [--servers] [--pairs N] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks.options import Options
+from benchmarks.pairs import PAIRS
+from benchmarks.results import RESULTS, Figure, keep, load
+from benchmarks.table import print_table
+
+BENCHMARKS = ("ingest", "reads", "training", "freshness", "growth")
+"""Modules of this package; each has `run(options)`, which gives its figures."""
+
+
+def main() -> int:
+    """Run what is asked for; exit code 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--servers", action="store_true", help="on Kafka, TiDB and TiKV instead of embedded")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs a figure (default {PAIRS})")
+    parser.add_argument("--quick", action="store_true", help="little work, figures not kept: does it run at all?")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    options = Options(asked.servers, asked.pairs, asked.quick)
+    measured: list[Figure] = []
+    for name in asked.names or BENCHMARKS:
+        print(f"{name} …", flush=True)
+        figures = list(importlib.import_module(f"benchmarks.{name}").run(options))
+        if not options.quick:
+            keep(figures)
+        measured += figures
+    print_table(measured)
+    if not options.quick:
+        from benchmarks.picture import draw
+
+        print(f"kept in {RESULTS}; picture: {draw(load()[0])}")
+    return 1 if any(each.holds is False for each in measured) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
