@@ -9,62 +9,25 @@ Usage: python -m benchmarks.training_memory [ROWS [LABELS]]
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pymysql
-from pyarrow import parquet
-
 from benchmarks.memory import peak_kib
+from benchmarks.plane_history import FEATURES, fill, write_labels
 from oomstream.query.sync import FeatureStore
-from oomstream.schemas.avsc import group_from_avsc
-from oomstream.schemas.plan import make_plan
-from oomstream.schemas.versions import SourceKind
-from oomstream.stores.base import SourceName
-from oomstream.stores.opening import history_store, init_stores, online_store
 from oomstream.stores.settings import Settings, load_settings
-from oomstream.stores.urls import StoreUrl
 
 ROWS = 10_000_000
 LABELS = 1_000_000
-ROWS_PER_ENTITY = 100
 LIMIT_KIB = 1 << 20
 DEADLINE_S = 3_600
-
-GROUP = group_from_avsc(
-    {
-        "type": "record",
-        "name": "plane",
-        "entity": "plane",
-        "keys": ["tail"],
-        "event_time": "at",
-        "ttl": "30d",
-        "fields": [
-            {"name": "tail", "type": "string"},
-            {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
-            {"name": "delay", "type": ["null", "long"]},
-            {"name": "speed", "type": "double"},
-            {"name": "carrier", "type": ["null", "string"]},
-        ],
-    }
-)
-FEATURES = ["plane.delay", "plane.speed", "plane.carrier"]
-
-_T0 = 1_700_000_000_000_000
-_STEP_US = 60_000_000
-_ROWS_PER_INSERT = 5_000
-_INSERTS_AT_ONCE = 2
 
 
 class Measured(NamedTuple):
@@ -107,79 +70,6 @@ def _history_url() -> Iterator[str]:
 
     with tidb.start() as server:
         yield server.fresh_database()
-
-
-def fill(settings: Settings, rows: int, *, width: int = 0) -> None:
-    """Make the stores and write so many rows of history, `ROWS_PER_ENTITY` for each entity, a minute apart.
-
-    Args:
-        settings: Where the stores are.
-        rows: How many.
-        width: Characters of the text feature, at least.
-    """
-    source_id = asyncio.run(_prepare(settings))
-    starts = range(0, rows, _ROWS_PER_INSERT)
-    statements = ((source_id, start, min(start + _ROWS_PER_INSERT, rows), width) for start in starts)
-    with ThreadPoolExecutor(_INSERTS_AT_ONCE) as pool:
-        waiting = []
-        for each in statements:
-            waiting.append(pool.submit(_insert, settings.history, *each))
-            if len(waiting) > 2 * _INSERTS_AT_ONCE:
-                waiting.pop(0).result()
-        for one in waiting:
-            one.result()
-
-
-async def _prepare(settings: Settings) -> int:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    async with history_store(settings.history, settings) as history, online_store(settings.online, settings) as online:
-        await init_stores(history, online)
-        await history.apply(make_plan(await history.load_catalog(), [GROUP]))
-        return (await history.claim(SourceName(SourceKind.TOPIC, "plane", "first"))).id
-
-
-def _insert(url: str, source_id: int, start: int, end: int, width: int) -> None:
-    values = ", ".join(
-        f"('{_tail(at // ROWS_PER_ENTITY)}', {_T0 + at % ROWS_PER_ENTITY * _STEP_US}, {source_id}, {at}, {_T0}, 0, "
-        f"{'NULL' if at % 7 == 0 else at}, {at / 8}, '{f'carrier {at % 20}'.ljust(width, '.')}')"
-        for at in range(start, end)
-    )
-    names = "tail, _event_time, _source, _sequence, _ingest_time, _deleted, delay, speed, carrier"
-    address = StoreUrl.parse(url)
-    [(host, port)] = address.hosts
-    connection = pymysql.connect(
-        host=host,
-        port=port or 4000,
-        user=address.user or "root",
-        password=address.password or "",
-        database=address.path,
-        autocommit=True,
-    )
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(f"INSERT INTO history_plane ({names}) VALUES {values}")
-    finally:
-        connection.close()
-
-
-def _tail(number: int) -> str:
-    return f"N{number:08d}"
-
-
-def write_labels(path: Path, rows: int, labels: int) -> None:
-    """Write labels of any entities, at any time of their history and a little before and after it."""
-    chance = random.Random(rows)
-    entities = max(1, rows // ROWS_PER_ENTITY)
-    span_us = ROWS_PER_ENTITY * _STEP_US
-    times = [_T0 + chance.randrange(-span_us // 20, span_us * 21 // 20) for _ in range(labels)]
-    table = pa.table(
-        {
-            "tail": [_tail(chance.randrange(entities)) for _ in range(labels)],
-            "event_timestamp": pa.array(times, pa.timestamp("us", "UTC")),
-            "label": pa.array([at % 2 for at in range(labels)], pa.int8()),
-        }
-    )
-    parquet.write_table(table, path)
 
 
 def measure(settings: Settings, folder: Path) -> Measured:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.training_memory import fill, write_labels
+from benchmarks.plane_history import fill, write_labels
 from oomstream.stores.settings import load_settings
 from tests.faults.harness import ROOT
 from tests.integration.backends import environment_of
@@ -19,7 +19,7 @@ ALLOCATORS = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 PROGRAM = """
 import asyncio, sys
 from benchmarks.memory import peak_kib
-from benchmarks.training_memory import FEATURES
+from benchmarks.plane_history import FEATURES
 from oomstream.query.training import TrainingRequest, build_training_set
 from oomstream.stores.opening import history_store
 from oomstream.stores.settings import load_settings
