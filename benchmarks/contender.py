@@ -76,12 +76,16 @@ class Contender:
 
     def work(self) -> Done:
         """Have it do its work once."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        done = Done(*json.loads(self._line()))
+        done = Done(*json.loads(self.ask("go")))
         self.peak_kib = done.peak_kib
         return done
+
+    def ask(self, order: str) -> str:
+        """Give it a line, and wait for the line that it answers with."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{order}\n")
+        self._process.stdin.flush()
+        return self._line()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
