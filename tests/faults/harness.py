@@ -74,6 +74,14 @@ class WorkerProcess:
         self._log.close()
         return Ended(code, log)
 
+    def has_ended(self, within_s: float) -> bool:
+        """Whether it ends by itself within some seconds."""
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     @property
     def log(self) -> str:
         """What it has written to stderr so far."""
