@@ -14,7 +14,7 @@ import typer
 from oomstream.agents.cli.join import SUFFIXES, table_rows
 from oomstream.agents.cli.options import Features, Output, complete_group, split_features
 from oomstream.agents.cli.output import Listing, OutputFormat, counted, csv_writer, print_listing
-from oomstream.schemas.errors import InvalidRequest, UnknownFeature
+from oomstream.schemas.errors import InvalidRequest, UnknownFeature, UnknownGroup
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,6 +113,13 @@ def snapshot(
         typer.Argument(metavar="GROUP", help="A group.", show_default=False, autocompletion=complete_group),
     ] = None,
 ) -> None:
-    """Do nothing: it is there for oomcli's scripts."""
-    del group
+    """Do nothing: it is there for oomcli's scripts. A group that is named must exist."""
+    if group is not None:
+        from oomstream.agents.cli.push import find_group
+        from oomstream.agents.cli.session import load_catalog
+
+        try:
+            find_group(asyncio.run(load_catalog()), group)
+        except UnknownGroup as exc:
+            raise UnknownGroup(f"failed to take snapshot for the group {group}: {exc}") from exc
     typer.echo("nothing to do: training sets and exports read history directly")

@@ -114,6 +114,7 @@ def import_(
 
 async def _import(group: str, path: Path, revision_us: int | None, delimiter: str, doc: str) -> ImportReport:
     from oomstream.agents.cli.session import settings
+    from oomstream.schemas.groups import Category
     from oomstream.stores.crash_points import arm
     from oomstream.stores.opening import open_stores
     from oomstream.streams.importing import import_file
@@ -121,7 +122,11 @@ async def _import(group: str, path: Path, revision_us: int | None, delimiter: st
     chosen = settings()
     arm(chosen.crash_at)
     async with open_stores(chosen) as (history, online):
-        find_group(await history.load_catalog(), group)
+        definition = find_group(await history.load_catalog(), group)
+        if definition.category is Category.STREAM and (revision_us is not None or doc):
+            # oomcli takes them for every group, and its scripts give them.
+            typer.echo(f"(group {group} is a stream group: --revision and --description have no effect)", err=True)
+            revision_us, doc = None, ""
         with _shown(path) as show:
             return await import_file(
                 history,

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,9 @@ _PLAIN = (
 
 NAMES = ("oomstream", "oomcli")
 """What the command is installed as."""
+
+_GLOBAL_VALUES = ("--config", "--data-dir")
+"""Options of the command itself that take a value; no verb has one of these names."""
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -114,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     # Wanted when something has gone wrong already, at the end of the line that is there: accepted anywhere.
-    args = [each for each in args if each != "--debug"] or ["--help"]
+    args = _global_first([each for each in args if each != "--debug"]) or ["--help"]
     try:
         code = app(args=args, prog_name=_called(), standalone_mode=False, obj=debug)
         sys.stdout.flush()
@@ -136,6 +140,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:  # typer gives this code for a KeyboardInterrupt too
         print("stopped", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0
+
+
+def _global_first(args: Sequence[str]) -> list[str]:
+    """A line with its global options in front of the verb; oomcli, and so its scripts, have them anywhere."""
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(args)
+    for each in left:
+        if each == "--":
+            return [*first, *rest, each, *left]
+        name, equals, _ = each.partition("=")
+        if name in _GLOBAL_VALUES:
+            value = [] if equals else list(islice(left, 1))
+            if not equals and not value:
+                return [each]  # which is told that it lacks its value
+            first += [each, *value]
+        else:
+            rest.append(each)
+    return first + rest
 
 
 def _called() -> str:

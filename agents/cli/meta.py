@@ -145,7 +145,7 @@ def features(catalog: Catalog, name: str | None, entity: str | None, group: str 
     Raises:
         UnknownEntity: `entity` is not registered.
         UnknownGroup: `group` is not.
-        UnknownFeature: `name`, written group.feature or, where `group` is given, feature, is not.
+        UnknownFeature: `name`, written group.feature or, where one group has it or `group` is given, feature, is not.
     """
     from oomstream.schemas.value_types import value_type_name
     from oomstream.schemas.yaml_text import feature_document
@@ -179,11 +179,10 @@ def _find_feature(catalog: Catalog, name: str, group: str | None) -> tuple[Featu
         return catalog.features([name])[0]
     if group is not None:
         return catalog.features([f"{group}.{name}"])[0]
-    known = [each.name for each in (one.group for one in _registered(catalog, None, None)) if each.feature(name)]
-    if not known:
-        return catalog.features([name])[0]
-    written = ", ".join(f"{each}.{name}" for each in known)
-    raise UnknownFeature(f"invalid feature names [{name}]: write the group, too ({written})")
+    written = [f"{one.group.name}.{name}" for one in _registered(catalog, None, None) if one.group.feature(name)]
+    if len(written) < 2:
+        return catalog.features(written or [name])[0]
+    raise UnknownFeature(f"invalid feature names [{name}]: write the group, too ({', '.join(written)})")
 
 
 def revisions(
@@ -209,8 +208,9 @@ def revisions(
         raise UnknownRevision(f"no revision of id {name[:40]!r} (`oomstream get meta revision` lists those there are)")
     columns = ["ID", "REVISION", "GROUP", "SNAPSHOT-TABLE", "CDC-TABLE", "DESCRIPTION"]
     rows = [
-        # Changes are rows of stream groups' history here, so a revision has no table of them.
-        [each.id, each.time_us // 1000, names[each.group_id], each.table, None, each.doc]
+        # Changes are rows of stream groups' history here, so a revision has no table of them: an empty name, as
+        # oomcli prints for a revision of a batch group.
+        [each.id, each.time_us // 1000, names[each.group_id], each.table, "", each.doc]
         + ([each.anchored, *_times(each)] if wide else [])
         for each in published
         if each.group_id in names and name in {None, str(each.id)}

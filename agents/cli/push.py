@@ -77,12 +77,16 @@ def push(
     if delete and feature:
         raise typer.BadParameter("--delete takes no --feature", param_hint="--delete")
     from oomstream.agents.cli.session import load_catalog, settings
+    from oomstream.schemas.errors import InvalidRequest
+    from oomstream.schemas.groups import Category
     from oomstream.streams.broker import find_broker
 
     chosen = settings()
     broker = find_broker(chosen)
     catalog = asyncio.run(load_catalog())
     definition = find_group(catalog, group)
+    if definition.category is Category.BATCH:
+        raise InvalidRequest(f"group {definition.name} is a batch group: it has no events, `oomstream import` fills it")
     keys = parse_keys([key], {field.name: field for field in definition.keys}, [definition.entity])
     if len(keys) != 1:
         raise typer.BadParameter("push takes one entity key", param_hint="-k")
@@ -206,7 +210,7 @@ def event_values(group: FeatureGroup, texts: list[str]) -> dict[str, Any]:
         if not equals:
             raise typer.BadParameter(f"{text!r} is not name=value", param_hint="--feature")
         if feature is None:
-            known = ", ".join(each.name for each in group.features)
+            known = ", ".join(each.name for each in group.features) or "none"
             raise typer.BadParameter(
                 f"group {group.name} has no feature {name!r} (it has: {known})", param_hint="--feature"
             )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oomstream.agents.cli.options import complete_entity, complete_feature, complete_group
+from oomstream.agents.cli.options import complete_entity, complete_feature, complete_group, complete_of_kind
 from oomstream.schemas.errors import InvalidDefinition, InvalidRequest, StoreUnavailable
 from oomstream.schemas.groups import Category
 
@@ -189,7 +189,10 @@ def update_feature(
 
 def edit(
     kind: Annotated[EditKind, typer.Argument(help="What to edit.", show_default=False)],
-    name: Annotated[str | None, typer.Argument(help="Only the one of this name.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only the one of this name.", show_default=False, autocompletion=complete_of_kind),
+    ] = None,
 ) -> None:
     """Edit definitions as YAML in $EDITOR, and apply them.
 

@@ -315,9 +315,9 @@ def test_revisions_are_listed_with_the_dummy(defined: Cli) -> None:
     wide = _rows(defined, "revision", "-g", "account", "-w")
     assert list(wide[0])[-3:] == ["ANCHORED", "CREATE-TIME", "MODIFY-TIME"]
     assert [(each["CDC-TABLE"], each["ANCHORED"]) for each in wide] == [
-        ("<NULL>", "true"),
-        ("<NULL>", "false"),
-        ("<NULL>", "true"),
+        ("", "true"),
+        ("", "false"),
+        ("", "true"),
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", wide[0]["CREATE-TIME"])
     assert yaml.safe_load(defined.run("get", "meta", "revision", "3", "-o", "yaml").stdout)["revision"] == 1600000000000
@@ -336,7 +336,7 @@ def test_the_online_revision_is_in_the_wide_form(defined: Cli) -> None:
 
 
 def test_filters_of_get_meta(defined: Cli) -> None:
-    """`-e` and `-g` narrow every listing; a feature's group may stand in its name or in `-g`."""
+    """`-e` and `-g` narrow every listing; a feature's group stands in its name or in `-g`, if several have the name."""
     defined.run("register", "entity", "shop")
     defined.run("register", "group", "sales", "-e", "shop")
     assert [each["NAME"] for each in _rows(defined, "entity", "-g", "sales")] == ["shop"]
@@ -344,8 +344,10 @@ def test_filters_of_get_meta(defined: Cli) -> None:
     assert _rows(defined, "group", "account", "-e", "shop") == []
     assert _rows(defined, "feature", "-e", "shop") == []
     assert _rows(defined, "feature", "age", "-g", "account") == _rows(defined, "feature", "account.age")
+    assert _rows(defined, "feature", "age") == _rows(defined, "feature", "account.age")
+    defined.run("register", "feature", "age", "-g", "sales", "--value-type", "int64")
     said = defined.run("get", "meta", "feature", "age", code=1).stderr
-    assert said == "Error: invalid feature names [age]: write the group, too (account.age)\n"
+    assert said == "Error: invalid feature names [age]: write the group, too (account.age, sales.age)\n"
 
 
 def _completed(cli: Cli, line: str, **settings: str) -> tuple[list[str], str]:
@@ -368,6 +370,7 @@ def test_the_shell_completes_names(defined: Cli) -> None:
     """Names of what is registered are completed, after a comma too, by the folder that the line names."""
     assert _completed(defined, "oomstream get meta group ") == (["account", "score", "user-click"], "")
     assert _completed(defined, "oomstream update feature account.") == (["account.2fa_installed", "account.age"], "")
+    assert _completed(defined, "oomstream edit group sc") == (["score"], "")
     line = "oomstream get online -k ann --feature score.risk,acc"
     assert _completed(defined, line)[0] == ["score.risk,account.2fa_installed", "score.risk,account.age"]
     defined.run("--data-dir", "other", "init")

@@ -108,8 +108,12 @@ SCRIPT: list[Step] = [
     ("get online -k 3,1 --feature account.2fa_installed,account.state -o csv",
      "user,account.2fa_installed,account.state\n3,false,SC\n1,,\n"),
     ("import --group user-click --input-file clicks.csv", "imported 3 rows\n"),
+    # oomcli takes these for a stream group too, where they say nothing.
+    ("import --group user-click --input-file clicks.csv -r 1600000000000 --description first",
+     "imported 3 rows; 3 of them had been imported before\n"),
     ("push --entity-key 1 --group user-click --feature clicks=7 --feature last-page=", "…"),
     ("push -k 1 -g nothing --feature clicks=7", "Error: …group is empty or does not exist…"),
+    ("push -k 1 -g account --feature state=NV", "Error: group account is a batch group…"),
     ("sync --group-name user-click", "syncing features ...\n"),
     (
         "get online -k 1,2 --feature user-click.clicks,user-click.last-page -o ascii_table",
@@ -122,6 +126,7 @@ SCRIPT: list[Step] = [
     ),
     ("snapshot user-click", "nothing to do: training sets and exports read history directly\n"),
     ("snapshot", "nothing to do: training sets and exports read history directly\n"),
+    ("snapshot nothing", "Error: failed to take snapshot for the group nothing: …does not exist…"),
     ("export --feature account.state,user-click.clicks --unix-milli 1600000000000 -o csv",
      "user,account.state,user-click.clicks\n1,NV,1\n2,,5\n"),
     ("export --feature user-click.clicks,account.state -u 4102444800000 -o csv",

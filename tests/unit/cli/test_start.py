@@ -118,6 +118,22 @@ def test_debug_adds_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixtu
     assert err.splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.parametrize("option", ["--config", "--data-dir"])
+def test_global_options_stand_anywhere(
+    option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--config and --data-dir count behind the verb as before it, as in oomcli; what is behind `--` is no option."""
+    monkeypatch.setenv("OOMCLI_CONFIG", "")
+    monkeypatch.setenv("OOMSTREAM_DATA_DIR", "")
+    for line in (f"{option} none get meta entity", f"get meta entity {option} none", f"get {option}=none meta entity"):
+        assert main(line.split()) == 2
+        assert "none" in capsys.readouterr().err, line
+    assert main(["get", "meta", "entity", option]) == 2
+    assert f"Option '{option}' requires an argument." in capsys.readouterr().err
+    assert main(["apply", "--", option]) == 2
+    assert f"{option} does not exist" in capsys.readouterr().err
+
+
 def test_output_cut_off_by_its_reader_is_no_traceback() -> None:
     """`oomstream … | head` prints no complaint of a broken pipe."""
     command = f"{sys.executable} -m oomstream.agents.cli.main --help | head -1"
