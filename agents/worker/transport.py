@@ -214,7 +214,12 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     async def on_thread_stop(self) -> None:
         """End the consumer; with the broker away aiokafka lets a cancellation of its own out."""
         with contextlib.suppress(asyncio.CancelledError):
-            await super().on_thread_stop()
+            try:
+                await super().on_thread_stop()
+            except AttributeError:
+                # aiokafka 0.14: of a connection that is closed while it is being made it has no reader's task to end,
+                # and stumbles; by then it is closed, and the others are not.
+                await self._ensure_consumer()._client.close()
 
     async def run_here(self, coroutine: Any, timeout_s: float) -> Any:
         """Run a coroutine in this thread's loop, from the main loop, within a deadline."""

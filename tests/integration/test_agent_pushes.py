@@ -179,6 +179,6 @@ def test_without_a_worker_a_push_through_a_broker_says_so(tmp_path: Path) -> Non
             status, answer = server.ask("/push", {"push_source_name": "clicks", "df": {"user": ["x"]}})
             assert (status, "is one running?" in answer["error"]) == (504, True)
             with workers_on(settings, embedded.broker) as start_worker:
-                start_worker()
+                start_worker().until(lambda: number(client) == 2)
                 push(client, 3)
                 assert number(client) == 3

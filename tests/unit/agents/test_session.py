@@ -7,7 +7,9 @@ import inspect
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
+from oomstream.agents.broker import EmbeddedBroker
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.session import Session
 from oomstream.agents.worker.transport import BatchConsumerThread
@@ -41,6 +43,27 @@ def test_only_the_present_app_ends_the_session_when_it_crashes() -> None:
             session._failure.result()
 
     asyncio.run(scenario())
+
+
+def test_a_connection_in_the_making_holds_up_no_end() -> None:
+    """A consumer whose connection has no reader yet is closed all the same, with all of its connections."""
+
+    async def scenario(address: str) -> None:
+        consumer = AIOKafkaConsumer(bootstrap_servers=address)
+        await consumer.start()
+        assert await consumer._client.ready(consumer._client.get_random_node())
+        connections = list(consumer._client._conns.values())
+        assert connections
+        connections[0]._read_task.cancel()
+        connections[0]._read_task = None
+        thread: Any = BatchConsumerThread.__new__(BatchConsumerThread)
+        thread._consumer = consumer
+        thread._method_queue = None
+        await thread.on_thread_stop()
+        assert not any(each.connected() for each in connections)
+
+    with EmbeddedBroker() as embedded:
+        asyncio.run(scenario(",".join(embedded.broker.servers)))
 
 
 def test_a_thread_that_has_ended_leaves_no_coroutine_behind() -> None:
