@@ -70,6 +70,8 @@ class RegisteredGroup:
         published: Every published definition, oldest first.
         horizon_us: From when on history is whole: of rows with earlier event times only each entity's newest is sure
             to be there; 0 = nothing was ever removed.
+        feature_times: When a feature was registered and when it was last changed, by its id; UTC microseconds. A
+            feature that is missing has those of the group.
     """
 
     group: FeatureGroup
@@ -81,6 +83,7 @@ class RegisteredGroup:
     online_time_us: int = 0
     published: tuple[Published, ...] = ()
     horizon_us: int = 0
+    feature_times: Mapping[int, tuple[int, int]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

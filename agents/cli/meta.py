@@ -90,11 +90,6 @@ def _times(one: Entity | RegisteredGroup | Revision) -> list[Any]:
     return [time_from_us(one.create_time_us), time_from_us(one.modify_time_us)]
 
 
-def _online(group: RegisteredGroup) -> list[Any]:
-    """What the wide form says of a group and of its features."""
-    return [group.online_revision_id or None, *_times(group)]
-
-
 def groups(catalog: Catalog, name: str | None, entity: str | None, group: str | None, wide: bool) -> Listing:
     """Groups by id.
 
@@ -108,7 +103,7 @@ def groups(catalog: Catalog, name: str | None, entity: str | None, group: str | 
         catalog.group(name)
     registered = [each for each in _registered(catalog, entity, group) if name in {None, each.group.name}]
     columns = ["ID", "NAME", "ENTITY", "CATEGORY", "SNAPSHOT-INTERVAL", "DESCRIPTION"]
-    rows = [[*_group_cells(each.group), *(_online(each) if wide else ())] for each in registered]
+    rows = [[*_group_cells(each.group), *(_of_wide(each) if wide else ())] for each in registered]
     return Listing(
         [*columns, *(["ONLINE-REVISION-ID", *_TIMES] if wide else ())],
         rows,
@@ -116,6 +111,10 @@ def groups(catalog: Catalog, name: str | None, entity: str | None, group: str | 
         [group_document(each.group) for each in registered],
         [_group_detail(each.group) for each in registered],
     )
+
+
+def _of_wide(group: RegisteredGroup) -> list[Any]:
+    return [group.online_revision_id or None, *_times(group)]
 
 
 def _group_cells(group: FeatureGroup) -> list[Any]:
@@ -161,7 +160,9 @@ def features(catalog: Catalog, name: str | None, entity: str | None, group: str 
         owner = each.group
         kind = value_type_name(one.type)
         rows.append([one.id, one.name, owner.name, owner.entity, owner.category.value, kind, one.doc])
-        rows[-1] += _online(each) if wide else ()
+        if wide:
+            times = each.feature_times.get(one.id, (each.create_time_us, each.modify_time_us))
+            rows[-1] += [each.online_revision_id or None, *map(time_from_us, times)]
     return Listing(
         [*columns, *(["ONLINE-REVISION-ID", *_TIMES] if wide else ())],
         rows,

@@ -7,7 +7,7 @@ Source:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -170,6 +170,7 @@ class Definitions:
         tables = self._tables
         table = tables.feature_group
         found = (await connection.execute(sa.select(table).where(table.c.name == group.name))).first()
+        before: dict[str, Feature] = {}
         if found is None:
             entity = tables.entity
             entity_id = await connection.scalar(sa.select(entity.c.id).where(entity.c.name == group.entity))
@@ -183,6 +184,7 @@ class Definitions:
             group_id, version = found.id, found.version + 1
             raised = sa.update(table).where(table.c.id == group_id).values(version=version, modify_time=now_us)
             await connection.execute(raised)
+            before = await self._features_of(connection, group_id, found.version)
         definition = {
             "group_id": group_id,
             "version": version,
@@ -191,10 +193,21 @@ class Definitions:
             "create_time": now_us,
         }
         await connection.execute(sa.insert(tables.definition).values(**definition))
-        await self._publish_features(connection, group_id, group, now_us)
+        await self._publish_features(connection, group_id, group, before, now_us)
+
+    async def _features_of(self, connection: AsyncConnection, group_id: int, version: int) -> dict[str, Feature]:
+        """Features of a published definition, as its text says."""
+        of = self._tables.definition.c
+        text = await connection.scalar(sa.select(of.avro_schema).where(of.group_id == group_id, of.version == version))
+        return {} if text is None else {each.name: each for each in _parsed(text).features}
 
     async def _publish_features(
-        self, connection: AsyncConnection, group_id: int, group: FeatureGroup, now_us: int
+        self,
+        connection: AsyncConnection,
+        group_id: int,
+        group: FeatureGroup,
+        before: Mapping[str, Feature],
+        now_us: int,
     ) -> None:
         table = self._tables.feature
         stored = await connection.execute(sa.select(table.c.name, table.c.retired).where(table.c.group_id == group_id))
@@ -206,10 +219,12 @@ class Definitions:
                 feature_id = await next_id(connection, self._tables, "feature")
                 times = {"create_time": now_us, "modify_time": now_us}
                 await connection.execute(sa.insert(table).values(id=feature_id, **values, **times))
+        described = {each.name for each in group.features if each.name in before and each.doc != before[each.name].doc}
         for name, was in retired.items():
-            if was is not (name not in active):
+            is_retired = name not in active
+            if was is not is_retired or name in described:
                 changed = sa.update(table).where(table.c.group_id == group_id, table.c.name == name)
-                await connection.execute(changed.values(retired=not was, modify_time=now_us))
+                await connection.execute(changed.values(retired=is_retired, modify_time=now_us))
 
 
 def _topics(group: FeatureGroup) -> Sequence[str]:
@@ -237,7 +252,8 @@ def _registered(row: Any, definitions: Sequence[Any], features: Sequence[Any], f
         retired=_retired(definitions, features),
     )
     published = tuple(Published(each.create_time, _field_names(each.avro_schema)) for each in definitions)
-    return RegisteredGroup(group, writers, row.create_time, row.modify_time, published=published)
+    times = {each.id: (each.create_time, each.modify_time) for each in features}
+    return RegisteredGroup(group, writers, row.create_time, row.modify_time, published=published, feature_times=times)
 
 
 def _field_names(avro_schema: str) -> frozenset[str]:

@@ -153,6 +153,25 @@ class CatalogTests(HistorySuite):
         assert [each.version for each in writers.values()] == [2]
         assert first.features[0].default is NO_DEFAULT
 
+    def test_features_have_times_of_their_own(self, opened: HistoryStore, run: Run) -> None:
+        """A feature's times are of its registration and of its own last change, not of its group's."""
+
+        def times() -> dict[str, tuple[int, int]]:
+            registered = run(opened.load_catalog()).groups["plane"]
+            return {each.name: registered.feature_times[each.id] for each in registered.group.features}
+
+        run(register(opened, group(features={"n": "long"})))
+        first = times()["n"]
+        assert 0 < first[0] == first[1]
+        added: dict[str, Any] = {"type": ["null", "string"], "default": None}
+        run(register(opened, group(features={"n": "long", "m": added}, doc="more")))
+        assert times()["n"] == first
+        second = times()["m"]
+        assert first[0] < second[0] == second[1]
+        run(register(opened, group(features={"n": "long", "m": {**added, "doc": "what m means"}}, doc="more")))
+        assert times()["n"] == first
+        assert times()["m"][0] == second[0] < times()["m"][1]
+
     def test_outdated_plan_is_refused(self, opened: HistoryStore, run: Run) -> None:
         """Of plans made from the same catalog only the first is carried out, and a plan only once."""
         for turn in ("new", "changed"):

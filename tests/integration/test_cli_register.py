@@ -250,6 +250,19 @@ def test_update_changes_descriptions_only(defined: Cli) -> None:
     assert [[each[name] for name in kept] for each in after] == [[each[name] for name in kept] for each in before]
 
 
+def test_a_feature_has_times_of_its_own(defined: Cli) -> None:
+    """CREATE-TIME and MODIFY-TIME of a feature are its own: another feature's registration does not move them."""
+    columns = ("CREATE-TIME", "MODIFY-TIME")
+    before = [[each[name] for name in columns] for each in _rows(defined, "feature", "-g", "account", "-w")]
+    defined.run("register", "feature", "new", "-g", "account", "--value-type", "time")
+    defined.run("update", "feature", "account.age", "--description", "in years")
+    after = {
+        each["NAME"]: [each[name] for name in columns] for each in _rows(defined, "feature", "-g", "account", "-w")
+    }
+    assert after["2fa_installed"] == before[0]
+    assert after["age"][0] == before[1][0] == before[1][1] < after["new"][0] == after["new"][1] < after["age"][1]
+
+
 def test_edit_applies_what_was_written(defined: Cli) -> None:
     """`edit` gives the YAML to $EDITOR, and applies what it leaves; the file is gone afterwards."""
     said = defined.run("edit", "group", "account", EDITOR=_editor(defined, "s/from the CRM/by hand/")).stdout
