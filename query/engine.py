@@ -42,19 +42,34 @@ class Duck:
     """A private DuckDB in memory that reaches no network, loads no extension and spills into a folder of its own."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="oomstream-")
-        self._connection = duckdb.connect(":memory:", config={**_SETTINGS, "temp_directory": self._folder.name})
-        self._connection.execute("SET enable_external_access = false")
-        self._connection.execute("SET lock_configuration = true")
+        # Made by the first statement: a training set may need none.
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._closed = False
         # A caller that is cancelled leaves its statement running in a thread: closing stops it and waits for its end.
         self._running = threading.Lock()
 
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._closed:
+            raise StoreUnavailable("the training join was closed before its end")
+        if self._connection is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="oomstream-")
+            connection = duckdb.connect(":memory:", config={**_SETTINGS, "temp_directory": self._folder.name})
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            self._connection = connection
+        return self._connection
+
     def close(self) -> None:
         """Give back memory and folder."""
-        self._connection.interrupt()
+        self._closed = True
+        if self._connection is not None:
+            self._connection.interrupt()
         with self._running:
-            self._connection.close()
-        self._folder.cleanup()
+            if self._connection is not None:
+                self._connection.close()
+            if self._folder is not None:
+                self._folder.cleanup()
 
     def query(self, sql: str, **tables: pa.Table) -> pa.Table:
         """Run a statement over Arrow tables, which it knows by name. No text of users is in a statement.
@@ -63,18 +78,19 @@ class Duck:
             StoreUnavailable: Memory or the disk for temporary files is full.
         """
         with self._running:
+            connection = self._open()
             try:
                 for name, table in tables.items():
-                    self._connection.register(name, table)
-                result: pa.Table = self._connection.sql(sql).to_arrow_table()
+                    connection.register(name, table)
+                result: pa.Table = connection.sql(sql).to_arrow_table()
             except duckdb.Error as exc:
                 raise StoreUnavailable(
                     f"the training join failed in DuckDB ({type(exc).__name__}; memory {_SETTINGS['memory_limit']}, "
-                    f"temporary files in {self._folder.name})"
+                    f"temporary files in {tempfile.gettempdir()})"
                 ) from exc
             finally:
                 for name in tables:
-                    self._connection.unregister(name)
+                    connection.unregister(name)
         return result
 
 

@@ -19,8 +19,10 @@ from oomstream.query.label_columns import csv_key_type, key_column, label_times,
 from oomstream.query.labels import Labels, read_labels
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS
 from oomstream.query.revision_join import join_revisions, timeline
+from oomstream.query.seeking import seek_features
 from oomstream.query.training_set import TrainingSet
 from oomstream.schemas.errors import InvalidEvent, InvalidLabels, InvalidTime
+from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import Category, Feature, FeatureGroup
 from oomstream.schemas.types import MAX_TIME_US, MIN_TIME_US, time_from_us, us_from_text, us_from_time
 from oomstream.stores.base import Cut, HistoryStore
@@ -113,7 +115,7 @@ async def build_training_set(history: HistoryStore, labels: Any, request: Traini
     async with history.cut() as cut:
         if request.as_of_us is not None:
             _check_settled(request.as_of_us, cut.now_us, history)
-        duck = await asyncio.to_thread(Duck)
+        duck = Duck()
         try:
             columns: dict[str, Chunked] = {}
             for group, features in request.by_group():
@@ -191,12 +193,24 @@ async def _join_group(
         return await join_revisions(cut, group, names, labels, states, join, schema, rows=rows)
     of_group = join(labels, rows, cut.kinds, available=request.available)
     if labels.num_rows:
-        await _scan_into(of_group, cut, group, names, labels, request)
+        keys = await asyncio.to_thread(pushed_keys, labels, len(group.keys))
+        if request.as_of_us is None and not request.available:
+            batch_rows = scan_rows(len(names) + 2)
+            found = await seek_features(cut, group, names, labels, schema, keys=keys, rows=rows, batch_rows=batch_rows)
+            if found is not None:
+                return found
+        await _scan_into(of_group, cut, group, names, labels, keys, request)
     return await asyncio.to_thread(of_group.finish, schema)
 
 
 async def _scan_into(
-    join: GroupJoin, cut: Cut, group: FeatureGroup, names: list[str], labels: pa.Table, request: TrainingRequest
+    join: GroupJoin,
+    cut: Cut,
+    group: FeatureGroup,
+    names: list[str],
+    labels: pa.Table,
+    keys: list[tuple[Plain, ...]] | None,
+    request: TrainingRequest,
 ) -> None:
     """Scan what the labels can need, and join each table while the next one is being read."""
     span = pc.min_max(labels.column("t")).as_py()
@@ -204,7 +218,7 @@ async def _scan_into(
     scan = cut.scan(
         group,
         names,
-        keys=await asyncio.to_thread(pushed_keys, labels, len(group.keys)),
+        keys=keys,
         min_event_time_us=None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
         max_event_time_us=span["max"],
         max_ingest_time_us=min(ingested, default=None),

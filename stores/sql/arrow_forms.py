@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oomstream.schemas.errors import InvalidRequest, InvalidSetting, StoreUnavailable
 from oomstream.schemas.groups import FeatureGroup
@@ -24,6 +24,15 @@ def scan_schema(group: FeatureGroup, features: Sequence[str]) -> pa.Schema:
     fields.append(pa.field("_deleted", pa.bool_()))
     by_name = {feature.name: feature.type for feature in group.features}
     return pa.schema(fields + [pa.field(name, plain_arrow(by_name[name])) for name in features])
+
+
+def seek_schema(group: FeatureGroup, features: Sequence[str]) -> pa.Schema:
+    """Arrow schema of a seek."""
+    import pyarrow as pa
+
+    by_name = {feature.name: feature.type for feature in group.features}
+    fields: list[pa.Field[Any]] = [pa.field("_moment", pa.int64()), pa.field("_deleted", pa.bool_())]
+    return pa.schema([*fields, *(pa.field(name, plain_arrow(by_name[name])) for name in features)])
 
 
 def plain_arrow(kind: ValueType) -> pa.DataType:

@@ -90,6 +90,15 @@ class CutReader(Protocol):
     async def fill_wanted(self, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> str:
         """Put entity keys into a temporary table with these (quoted) columns as primary key; returns its name."""
 
+    async def fill_moments(self, columns: Sequence[str], moments: pa.Table, name: str | None = None) -> str:
+        """Put rows into a temporary table of these (quoted) columns, numbered from 1 by `_moment`; returns its name.
+
+        Args:
+            columns: Names, in the order of the columns of `moments`.
+            moments: The rows.
+            name: A table from an earlier call, whose rows they replace; None for a new one.
+        """
+
     def tables(
         self, sql: str, parameters: Sequence[Any], schema: pa.Schema, batch_rows: int
     ) -> AsyncIterator[pa.Table]:

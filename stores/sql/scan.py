@@ -22,6 +22,7 @@ from oomstream.stores.sql.arrow_forms import (
 from oomstream.stores.sql.dialects import CutReader, Dialect, StoredColumn
 from oomstream.stores.sql.revision_tables import RevisionForm
 from oomstream.stores.sql.revisions import Revisions, revision_of
+from oomstream.stores.sql.seek import seek
 from oomstream.stores.sql.tables import HistoryTable, MetaTables
 from oomstream.stores.sql.text import quote_name
 
@@ -86,6 +87,29 @@ class _SqlCut(Cut):
             async for batch in self._reader.tables(sql, parameters, schema, batch_rows):
                 yield without_values_of_deletes(batch, len(features))
 
+    async def seek(
+        self,
+        group: FeatureGroup,
+        features: Sequence[str],
+        moments: pa.Table,
+        *,
+        keys: Sequence[tuple[Plain, ...]] | None = None,
+        max_age_us: int | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table] | None:
+        """The newest row of each moment, where there are no more moments than rows."""
+        table = self._table_of(group)
+        if not await self._has_rows(table, keys, moments.num_rows):
+            return None
+        return seek(self._reader, table, features, moments, self.kinds, max_age_us, batch_rows)
+
+    async def _has_rows(self, table: HistoryTable, keys: Sequence[tuple[Plain, ...]] | None, count: int) -> bool:
+        """Whether the entities have so many rows in all; it counts no further."""
+        rows = await self._rows_of(table, keys)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM {rows} LIMIT {count}) AS counted"  # noqa: S608 - quoted names
+        [(there,)] = await self._reader.rows(sql)
+        return bool(there == count)
+
     async def revisions(self, group: FeatureGroup) -> list[Revision]:
         """Published revisions, by id."""
         return [revision_of(row) for row in await self._reader.rows(_text(self._published(group.id), self._dialect))]
@@ -121,14 +145,18 @@ class _SqlCut(Cut):
     ) -> tuple[str, list[Any]]:
         names = [*table.group.key_names, "_event_time", "_source", "_sequence", "_ingest_time", "_deleted", *features]
         columns = ", ".join(f"h.{table.quoted(name)}" for name in names)
+        return f"SELECT {columns} FROM {await self._rows_of(table, keys)}", []  # noqa: S608 - quoted names
+
+    async def _rows_of(self, table: HistoryTable, keys: Sequence[tuple[Plain, ...]] | None) -> str:
+        """What stands behind FROM for the rows of these entities, or of all (also for none, which nobody reads)."""
         stored = f"{table.quoted(table.name)} AS h"
         if not keys:
-            return f"SELECT {columns} FROM {stored} WHERE 1 = 1", []  # noqa: S608 - quoted names
+            return f"{stored} WHERE 1 = 1"
         quoted = [table.quoted(name) for name in table.group.key_names]
         wanted = await self._reader.fill_wanted(quoted, keys)
         same_key = " AND ".join(f"h.{name} = w.{name}" for name in quoted)
         # CROSS JOIN: SQLite then keeps the order of the tables, and so walks the keys in the order of both.
-        return f"SELECT {columns} FROM {wanted} AS w CROSS JOIN {stored} WHERE {same_key}", []  # noqa: S608
+        return f"{wanted} AS w CROSS JOIN {stored} WHERE {same_key}"
 
     def _order(self, table: HistoryTable, keys: Sequence[tuple[Plain, ...]] | None) -> str:
         by = "w" if keys else "h"

@@ -13,9 +13,10 @@ from oomstream.stores.testing.history_machine import HistoryMachine
 from oomstream.stores.testing.history_reads import ReadTests
 from oomstream.stores.testing.history_replay import ReplayTests
 from oomstream.stores.testing.history_revisions import RevisionTests
+from oomstream.stores.testing.history_seeks import SeekTests
 
 
-class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests, ReplayTests, RevisionTests, CopyTests):
+class HistoryStoreConformance(CatalogTests, IngestTests, ReadTests, SeekTests, ReplayTests, RevisionTests, CopyTests):
     """What every history store must do; a subclass whose name begins with ``Test`` runs it."""
 
     def test_any_interleaving(self) -> None:

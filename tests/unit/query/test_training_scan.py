@@ -26,18 +26,22 @@ ROWS = [HistoryRow((f"k{at % 3}",), at, 1, at, at, False, (at,)) for at in range
 
 
 class FailingCut(MemoryCut):
-    """A cut whose scan does something after its first table."""
+    """A cut whose scan does something after each of its tables but the first few."""
 
-    def __init__(self, then: Callable[[], Any]) -> None:
+    def __init__(self, then: Callable[[], Any], first: int = 0) -> None:
         super().__init__({"plane": ROWS}, {1: SourceKind.TOPIC}, table_rows=10)
         self.then = then
+        self.first = first
 
     async def scan(self, *args: Any, **options: Any) -> AsyncIterator[pa.Table]:
-        """The first table, then whatever the test says."""
+        """The tables, and whatever the test says."""
         scan = super().scan(*args, **options)
+        left = self.first
         async for rows in scan:
             yield rows
-            await self.then()
+            if not left:
+                await self.then()
+            left -= 1
 
 
 def request(made: FeatureGroup, **options: Any) -> TrainingRequest:
@@ -98,7 +102,8 @@ def test_cancelled_call_leaves_nothing_behind(run: Run, tmp_path: Path, monkeypa
             await never.wait()
 
         call = asyncio.create_task(
-            build_training_set(as_history(FailingCut(wait)), labels(20), request(group("plane")))
+            # One table is joined by the time that there is a second one: so DuckDB runs, and has its folder.
+            build_training_set(as_history(FailingCut(wait, first=1)), labels(20, 60), request(group("plane")))
         )
         await reached.wait()
         assert folders()
