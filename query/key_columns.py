@@ -53,6 +53,7 @@ def find_key_columns(
             elif ENTITY_KEY in columns and only_key == [key]:
                 names.append(ENTITY_KEY)
             else:
-                raise error(f"{where}: key column {key!r} (or {qualified!r}) of entity {entity!r} is missing")
+                also = f"{qualified!r} or {ENTITY_KEY!r}" if only_key == [key] else repr(qualified)
+                raise error(f"{where}: key column {key!r} (or {also}) of entity {entity!r} is missing")
         found[entity] = tuple(names)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -24,6 +25,7 @@ UNIX_MILLI = "unix_milli"
 MAX_PUSHED_KEYS = 1_000
 """Up to how many entities a store is asked for by key."""
 
+_MILLISECONDS = re.compile(r"-?[0-9]{1,15}")
 _EXACT_IN_DOUBLE = float(1 << 53)
 _DAY_MS = 86_400_000
 _ARROW_OF_KEY: dict[Kind, pa.DataType] = {Kind.STRING: pa.string(), Kind.BYTES: pa.binary()}
@@ -233,6 +235,9 @@ def _us_of_python(value: Any, name: str, row: int) -> int:
         raise InvalidLabels(f"{where}: the label time is null")
     try:
         if isinstance(value, str):
+            if name == UNIX_MILLI and _MILLISECONDS.fullmatch(value):
+                # One wrong cell makes a CSV file's whole column text: that cell is to be named, not the first.
+                return int(value) * 1000
             return us_from_time(datetime.fromisoformat(value))
         if isinstance(value, datetime):
             return us_from_time(value)
@@ -240,7 +245,8 @@ def _us_of_python(value: Any, name: str, row: int) -> int:
             return us_from_time(datetime(value.year, value.month, value.day, tzinfo=UTC))
     except (ValueError, OverflowError):
         pass
-    raise InvalidLabels(f"{where}: the label time is not a datetime, a date or ISO 8601 text")
+    kinds = "a datetime, a date or ISO 8601 text" if name != UNIX_MILLI else "a whole number of milliseconds, or a time"
+    raise InvalidLabels(f"{where}: the label time is not {kinds}")
 
 
 def _checked_times(times: Chunked, name: str) -> Chunked:

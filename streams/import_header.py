@@ -81,7 +81,7 @@ def _meanings(group: FeatureGroup) -> dict[str, str]:
 
 
 def _expected(group: FeatureGroup) -> str:
-    return f"its columns are {', '.join(' or '.join(_shown(group, name)) for name in _fields(group))}"
+    return f"the group's columns are {', '.join(' or '.join(_shown(group, name)) for name in _fields(group))}"
 
 
 def _shown(group: FeatureGroup, field: str) -> list[str]:

@@ -83,7 +83,7 @@ InputFile = Annotated[
     typer.Option(
         "--input-file",
         metavar="LABELS",
-        help="Label rows: .csv, .parquet or .arrow, with the key fields and event_timestamp or unix_milli.",
+        help="Label rows: .parquet or .arrow, else CSV; with the key fields and event_timestamp or unix_milli.",
         exists=True,
         dir_okay=False,
         readable=True,

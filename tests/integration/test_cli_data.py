@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,6 +78,47 @@ def test_join_writes_files_and_reads_what_it_wrote(cli: Cli, suffix: str) -> Non
     values = [(row["rides.price"], row["rides.rating"]) for row in rows]
     assert values == [("12.5", "5"), ("8.25", ""), ("", ""), ("12.5", "5")]
     assert [each.name for each in cli.folder.glob(".*.partial")] == []
+
+
+def test_labels_of_any_name_are_csv(cli: Cli) -> None:
+    """A label file without a known suffix is read as CSV, standard input too."""
+    expected = cli.run("join", "--feature", "rides.price", "--input-file", "labels.csv").stdout
+    (cli.folder / "labels").write_text(LABELS, encoding="utf-8")
+    assert cli.run("join", "--feature", "rides.price", "--input-file", "labels").stdout == expected
+    done = subprocess.run(
+        cli.command("join", "--feature", "rides.price", "--input-file", "/dev/stdin"),
+        cwd=cli.folder,
+        env=cli.environment,
+        input=LABELS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == expected
+
+
+@pytest.mark.parametrize("name", ["bad.csv", "bad.txt"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "rider_id,unix_milli\nann,1\nann,soon\n",
+            "column 'unix_milli', row 3 (from 1, the header): the label time is",
+        ),
+        ("rider_id,event_timestamp\nann,\n", "column 'event_timestamp', row 2 (from 1, the header): the label time is"),
+        ("rider_id,at\nann,1\n", "no column 'event_timestamp' or 'unix_milli'"),
+        (
+            "rider,unix_milli\nann,1\n",
+            "key column 'rider_id' (or 'rider.rider_id' or 'entity_key') of entity 'rider' is",
+        ),
+    ],
+)
+def test_wrong_labels_name_file_column_and_row(cli: Cli, name: str, text: str, says: str) -> None:
+    """What is wrong in a label file is told in terms of that file, whose first row is the header."""
+    (cli.folder / name).write_text(text, encoding="utf-8")
+    said = cli.run("join", "--feature", "rides.price", "--input-file", name, code=1).stderr
+    assert said.startswith(f"Error: {name}: {says}")
 
 
 def test_join_available_and_as_of(cli: Cli) -> None:
