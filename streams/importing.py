@@ -55,7 +55,7 @@ async def import_file(
         revision_us: For a batch group, the time from which on the revision is its state, UTC microseconds; None = now,
             until its first sync.
         delimiter: What separates the cells of a CSV file.
-        doc: Description of the revision.
+        doc: Description of the revision; a stream group has none to keep it, but oomstore's clients send one.
         progress: Called now and then with how far it has come.
         settings: Limits and budgets; None = those of the environment.
         clock: Wall clock, seconds since 1970-01-01 UTC.
@@ -171,10 +171,10 @@ async def _target(
 ) -> _Target:
     catalog = CatalogCache(history)
     category = (await catalog.get()).group(group).category
-    if category is Category.STREAM and (revision_us is not None or doc):
+    if category is Category.STREAM and revision_us is not None:
         raise InvalidRequest(
             f"group {group} is a stream group: its rows have event times of their own, so there is no revision to give "
-            "a time or a description"
+            "a time"
         )
     return _Target(group, category, catalog, load_settings() if settings is None else settings, revision_us, doc)
 

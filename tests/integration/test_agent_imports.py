@@ -56,7 +56,9 @@ def revisions(settings: Settings) -> list[Revision]:
 def streamed(*rows: bytes, group: str = "account") -> Iterator[pb.ChannelImportRequest]:
     """The messages of an import: the group with the first, then a row each."""
     for at, row in enumerate(rows):
-        yield pb.ChannelImportRequest(group=group if at == 0 else None, row=row)
+        first = at == 0
+        description = "a file" if first else None
+        yield pb.ChannelImportRequest(group=group if first else None, description=description, row=row)
 
 
 def exported(
