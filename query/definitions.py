@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oomstream.query.online import OnlinePlan
+from oomstream.query.online_plan import OnlinePlan
 from oomstream.schemas.catalog import Catalog
 from oomstream.stores.catalog_cache import CatalogCache
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from oomstream.query.definitions import Definitions
-from oomstream.query.online import CopyIsGone, EntityRows, OnlinePlan, OnlineResponse, UnknownDefinition, lasting
+from oomstream.query.online import EntityRows, OnlineResponse, lasting
+from oomstream.query.online_plan import CopyIsGone, OnlinePlan, UnknownDefinition
 from oomstream.query.refreshing import Refresher
 from oomstream.schemas.errors import (
     Fatal,

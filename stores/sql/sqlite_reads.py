@@ -7,12 +7,13 @@ import sqlite3
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from oomstream.schemas.errors import InvalidSetting
+from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
 from oomstream.stores.sql.dialects import CutReader, Dialect
 from oomstream.stores.sql.sqlite import SqliteDialect, file_uri
 from oomstream.stores.sql.text import quote_name
@@ -50,24 +51,23 @@ class SqliteOnlineReader:
     def read(self, keys: Sequence[bytes], wait_s: float = 0.0) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment.
 
+        Args:
+            keys: What to read.
+            wait_s: How long to wait for a file that is locked just now, which hardly ever is.
+
         Raises:
             StoreUnavailable: The file cannot be read now.
         """
         if not keys:
             return []
-        with self._connection(wait_s) as connection:
-            if len(keys) <= _KEYS_PER_STATEMENT:
-                found = _select(connection, keys)
-            else:
-                connection.execute("BEGIN")
-                found = {}
-                for at in range(0, len(keys), _KEYS_PER_STATEMENT):
-                    found |= _select(connection, keys[at : at + _KEYS_PER_STATEMENT])
-                connection.execute("COMMIT")
-        return [found.get(key) for key in keys]
+        try:
+            return self._read(keys)
+        except StoreUnavailable:
+            if not wait_s:
+                raise
+        return self._read(keys, wait_s)
 
-    @contextmanager
-    def _connection(self, wait_s: float) -> Iterator[sqlite3.Connection]:
+    def _read(self, keys: Sequence[bytes], wait_s: float = 0.0) -> list[bytes | None]:
         idle = self._idle
         if idle is None:
             raise InvalidSetting(f"{self._where} is not open: use it inside 'with'")
@@ -79,7 +79,7 @@ class SqliteOnlineReader:
                 connection = _connect(self._url, 0.0)
             if wait_s:
                 connection.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
-            yield connection
+            found = _select(connection, keys) if len(keys) <= _KEYS_PER_STATEMENT else _select_all(connection, keys)
             if wait_s:
                 connection.execute("PRAGMA busy_timeout=0")
         except BaseException as exc:
@@ -92,6 +92,7 @@ class SqliteOnlineReader:
             connection.close()
         else:
             idle.append(connection)
+        return list(map(found.get, keys))
 
     def close(self) -> None:
         """Close every idle connection; one that is being read from is closed by its reader."""
@@ -101,11 +102,29 @@ class SqliteOnlineReader:
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-    # The number of places is rounded up to a power of two, so that sqlite3 finds the statement in its cache.
-    places = 1 << (len(keys) - 1).bit_length()
+    places = _places(len(keys))
     padded = [*keys, *([keys[-1]] * (places - len(keys)))]
-    sql = f"SELECT key, value FROM online WHERE key IN ({','.join('?' * places)})"  # noqa: S608 - only places
-    return dict(connection.execute(sql, padded).fetchall())
+    return dict(connection.execute(_select_text(places), padded).fetchall())
+
+
+def _select_all(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    connection.execute("BEGIN")
+    found: dict[bytes, bytes] = {}
+    for at in range(0, len(keys), _KEYS_PER_STATEMENT):
+        found |= _select(connection, keys[at : at + _KEYS_PER_STATEMENT])
+    connection.execute("COMMIT")
+    return found
+
+
+def _places(keys: int) -> int:
+    """How many places for so many keys: few numbers, so that sqlite3 has the statement in its cache; few too many."""
+    step = max(1, 1 << (keys - 1).bit_length() >> 3)
+    return -(-keys // step) * step
+
+
+@lru_cache(maxsize=128)
+def _select_text(places: int) -> str:
+    return f"SELECT key, value FROM online WHERE key IN ({','.join('?' * places)})"  # noqa: S608 - only places
 
 
 class _SqliteCut(CutReader):

@@ -18,6 +18,7 @@ from oomstream.schemas.keys import (
     decode_entity,
     encode_entities,
     encode_entity,
+    entities_from_python,
     key_from_python,
 )
 from oomstream.schemas.online_value import (
@@ -28,6 +29,7 @@ from oomstream.schemas.online_value import (
     encode_value,
     key_prefix,
     packed_version,
+    value_to_serve,
 )
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.schemas.versions import SourceKind, Version
@@ -72,6 +74,43 @@ def test_entities_sort_as_their_keys_and_come_back(drawn: tuple[list[KeyField], 
     assert not any(after.startswith(before) for before, after in pairwise(ordered))
     assert [decode_entity(each, fields) for each in ordered] == [encoded[each] for each in ordered]
     assert encode_entities(list(zip(*keys, strict=True))) == [encode_entity(key) for key in keys]
+
+
+KEY_VALUES: list[tuple[KeyField, st.SearchStrategy[Any]]] = [
+    *PARTS,
+    (KeyField("count", ValueType(Kind.INT)), st.integers(-(1 << 31), (1 << 31) - 1)),
+    (DAY, st.dates()),
+]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(KEY_VALUES), min_size=1, max_size=3).flatmap(
+        lambda chosen: st.tuples(
+            st.just([each for each, _ in chosen]),
+            st.lists(st.tuples(*(st.none() | values for _, values in chosen)), min_size=1, max_size=5),
+        )
+    )
+)
+def test_columns_of_keys_are_encoded_as_each_key_is(drawn: tuple[list[KeyField], list[tuple[Any, ...]]]) -> None:
+    """Keys of any types, column by column, are what they are one by one; None for those with a null in them."""
+    fields, rows = drawn
+    expected = [None if None in row else encode_entity(key_from_python(row, fields, where="")) for row in rows]
+    assert entities_from_python(list(zip(*rows, strict=True)), fields, where="rows") == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 256, "é" * 128, 7, b"x", 1.5, "\ud800"])
+def test_a_wrong_key_in_a_column_is_named(wrong: Any) -> None:
+    """A key that is of another type, empty, too long or no text is refused with its row's number."""
+    with pytest.raises(InvalidKey, match=r"^rows\[2\]: text "):
+        entities_from_python([["a", None, wrong]], [TEXT], where="rows")
+
+
+@pytest.mark.parametrize("wrong", [True, 1 << 63, "1", 1.0])
+def test_a_wrong_number_in_a_column_is_named(wrong: Any) -> None:
+    """A number that is out of range or of another type is refused with its row's number."""
+    with pytest.raises(InvalidKey, match=r"^rows\[1\]: number "):
+        entities_from_python([["a", "b"], [1, wrong]], [TEXT, NUMBER], where="rows")
 
 
 def test_case_38_composite_keys_never_collide() -> None:
@@ -163,6 +202,7 @@ def test_online_values_come_back(
     """An online value holds version, ingest time, fingerprint, flag and body."""
     value = encode_value(version.pack(), ingest_time_us, fingerprint, deleted, body)
     assert tuple(decode_value(value)) == (version, ingest_time_us, fingerprint, deleted, body)
+    assert value_to_serve(value) == (version.event_time_us, fingerprint, deleted, body)
     assert packed_version(value) == version.pack()
     assert value[0] == FORMAT
 
