@@ -57,9 +57,10 @@ def _timed(name: str, events: int, broker_url: str, data_dir: Path) -> float:
 
 async def _run_worker(settings: Settings, events: int) -> float:
     from oomstream.agents.worker import Worker
-    from oomstream.agents.worker.process import quiet_libraries
+    from oomstream.agents.worker.process import collect_seldom, quiet_libraries
 
     quiet_libraries()
+    collect_seldom()  # as `worker_main` does both
     worker = Worker(settings)
     task = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.wait_ready())
