@@ -87,7 +87,7 @@ async def init_stores(history: HistoryStore, online: OnlineStore | None = None) 
 
 
 async def online_was_lost(history: HistoryStore, online: OnlineStore) -> bool:
-    """Whether history holds data, but the online store that belongs to it is gone or another.
+    """Whether history holds data that was online, but the online store that belongs to it is gone or another.
 
     Args:
         history: An opened history store.
@@ -95,7 +95,9 @@ async def online_was_lost(history: HistoryStore, online: OnlineStore) -> bool:
     """
     if await history.pairing_id() is None or await online.pairing_id() is not None:
         return False
-    return any(source.next_sequence > 0 for source in await history.sources())
+    if any(source.next_sequence > 0 for source in await history.sources()):
+        return True
+    return bool(await history.live_syncs())  # batch groups alone: revisions have no source
 
 
 async def init_embedded(history: HistoryStore, online: OnlineStore) -> None:

@@ -54,6 +54,14 @@ class Revision:
     modify_time_us: int = 0
     moved: bool = False
 
+    @property
+    def known_us(self) -> int:
+        """When what it says was known at the latest, UTC microseconds: who was forgotten after that is not in it.
+
+        Not its time alone: that may lie in the future, or be that of a later sync.
+        """
+        return min(self.time_us, self.create_time_us)
+
     def time_at(self, as_of_us: int) -> int:
         """From when on it was the group's state, as one would have said at `as_of_us`; UTC microseconds."""
         return self.create_time_us if self.moved and as_of_us < self.time_us else self.time_us
@@ -220,17 +228,25 @@ class RevisionStore(ABC):
         """
 
     @abstractmethod
-    async def flip(self, group: FeatureGroup, sync: Sync, *, purge_delay_s: float) -> Revision:
+    async def flip(
+        self, group: FeatureGroup, sync: Sync, *, purge_delay_s: float, instead_of: int | None = None
+    ) -> Revision:
         """Let readers see a written sync in place of the one they see now, in one update of the metadata.
 
         Moves the revision's time to now if it is not anchored, and anchors it. The copy that was live may be purged
         `purge_delay_s` from now. Of a sync that is live already it changes nothing.
 
+        Args:
+            group: Its group.
+            sync: A written sync.
+            purge_delay_s: How long the copy of before stays at least.
+            instead_of: Only in place of the copy of this sync id; None = of whichever readers see.
+
         Returns:
             The revision as it is now.
 
         Raises:
-            Fenced: The sync was given up.
+            Fenced: The sync was given up, or readers see another copy than `instead_of` by now; nothing was changed.
         """
 
     @abstractmethod

@@ -15,7 +15,7 @@ from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.keys import check_part, encode_entity
 from oomstream.schemas.kinds import Kind
-from oomstream.schemas.online_value import OnlineRow, encode_value, key_prefix, seal_key
+from oomstream.schemas.online_value import OnlineRow, encode_key, encode_value, key_prefix, seal_key
 from oomstream.schemas.versions import SourceKind, Version
 from oomstream.stores.forgetting import Marks
 from oomstream.stores.revisions import Revision, Sync
@@ -34,6 +34,11 @@ def rows_at_once(group: FeatureGroup) -> int:
     if Kind.ARRAY in kinds:
         return _ROWS_OF_ARRAYS
     return _ROWS_OF_TEXTS if kinds & {Kind.STRING, Kind.BYTES} else _ROWS_AT_ONCE
+
+
+def copy_key(group: FeatureGroup, sync: Sync, key: tuple[Plain, ...]) -> bytes:
+    """An entity's key online, in a copy."""
+    return encode_key(group.id, encode_entity(key), sync.id)
 
 
 class CopyRows:
@@ -77,7 +82,7 @@ class CopyRows:
         if self._revision.linked and entity == self._last:
             raise InvalidRequest(f"{self._where} holds a key twice by now: a revision has one row per entity")
         self._last = entity
-        if self._marks is not None and self._marks.cover(self._group.entity, entity, self._revision.time_us):
+        if self._marks is not None and self._marks.cover(self._group.entity, entity, self._revision.known_us):
             return None
         return OnlineRow(self._prefix + entity, self._value(self._codec.encode(key, 0, values)))
 

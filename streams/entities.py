@@ -70,11 +70,12 @@ class OnlineRows:
     Args:
         online: Open online store.
         group: Whose rows.
+        sync_id: In which copy, of a batch group.
     """
 
-    def __init__(self, online: OnlineStore, group: FeatureGroup) -> None:
+    def __init__(self, online: OnlineStore, group: FeatureGroup, sync_id: int = 0) -> None:
         self._online = online
-        self._prefix = key_prefix(group.id)
+        self._prefix = key_prefix(group.id, sync_id)
         self._size = PageSize()
         self._after: bytes | None = None
         self._held: list[OnlineRow] = []
@@ -140,13 +141,15 @@ def stored_key(group: FeatureGroup, key: tuple[Plain, ...]) -> bytes:
 
 
 def key_of(group: FeatureGroup, stored: bytes) -> tuple[Plain, ...] | None:
-    """The entity of an online key, in plain form; None if the bytes are not what an entity of the group is stored as.
+    """The entity of a key among the group's online keys, in plain form, whichever copy it is in.
 
-    Such a key was not written by this product: no read ever asks for it.
+    None if the bytes are not what an entity is stored as: such a key was not written by this product, or is a seal, and
+    no read asks for it as an entity's.
     """
+    entity = stored[len(key_prefix(group.id)) :]
     try:
-        key = decode_entity(stored[len(key_prefix(group.id)) :], group.keys)
-        return key if stored_key(group, key) == stored else None
+        key = decode_entity(entity, group.keys)
+        return key if encode_entity(key) == entity else None
     except (ValueError, OverflowError):
         return None
 

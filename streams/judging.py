@@ -26,6 +26,7 @@ class Finding(StrEnum):
     DIFFERENT = "same version, other values"
     UNREADABLE = "unreadable online"
     UNREADABLE_HISTORY = "unreadable in history"
+    UNSEALED = "no reader can use its copy, which has no seal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import HistoryRow, HistoryStore, OnlineChange, OnlineStore
 from oomstream.streams.entities import OnlineRows, PageSize, Pair, key_of, newest_rows, pairs, stored_key
 from oomstream.streams.judging import Finding, Judge, NewestTerms, kinds_of
+from oomstream.streams.verification import LiveCopy
 
 TRIES = 10
 """How often entities are looked at that workers go on writing while they are repaired."""
@@ -86,6 +87,8 @@ class Repaired:
         found: Online rows that were mended, by what was wrong with them.
         unreadable: Entities that could not be mended, as their history rows hold what the group's types do not.
         first: The first few entities that were found wrong.
+        copy: Of a batch group that was synced, the copy that was looked at (see `oomstream.streams.repair_copy`).
+        synced: How the revision of that copy was brought online again, if it was.
     """
 
     group: str
@@ -93,6 +96,8 @@ class Repaired:
     found: Counter[Finding] = field(default_factory=Counter)
     unreadable: int = 0
     first: list[Mended] = field(default_factory=list)
+    copy: LiveCopy | None = None
+    synced: Synced | None = None
 
     @property
     def written(self) -> int:
@@ -105,6 +110,20 @@ class Repaired:
         return self.found[Finding.UNKNOWN]
 
 
+class Synced(NamedTuple):
+    """What a repair of a batch group brought online.
+
+    Attributes:
+        revision_id: A copy of which revision, whole.
+        entities: Entities in it.
+        purge_delay_s: How long the copy of before stays for readers, seconds.
+    """
+
+    revision_id: int
+    entities: int
+    purge_delay_s: float
+
+
 class _Wrong(NamedTuple):
     """One entity to mend: what is stored, and what is to be."""
 
@@ -115,7 +134,7 @@ class _Wrong(NamedTuple):
 
 
 class Repairer:
-    """Mends groups, in bounded memory.
+    """Mends stream groups, in bounded memory.
 
     Args:
         history: Open history store.

@@ -81,6 +81,7 @@ async def sync_group(
     revision_id: int | None = None,
     purge_delay_s: float | None = None,
     max_age_s: float = METADATA_MAX_AGE_US / 1e6,
+    instead_of: int | None = None,
     progress: Progress = lambda entities: None,
 ) -> SyncReport:
     """Bring a batch group's revision online; derive a stream group's online rows from history again.
@@ -93,6 +94,7 @@ async def sync_group(
         purge_delay_s: How long the copy that readers see now stays at least; None = a little longer than they need to
             learn of the new one. Less than they need is raised to that.
         max_age_s: How old readers' metadata may be (setting `metadata_max_age`).
+        instead_of: Show the copy only in place of that of this sync id; None = of whichever readers see.
         progress: Told now and then how many entities are done.
 
     Raises:
@@ -100,7 +102,8 @@ async def sync_group(
         UnknownRevision: The group has no such revision.
         InvalidRequest: A revision of a stream group is asked for, the delay is negative, or a linked table holds what
             its group cannot.
-        Fenced: This process stood still for so long that its copy was given up: do it again.
+        Fenced: This process stood still for so long that its copy was given up, or readers see another copy than
+            `instead_of`: do it again.
         StoreUnavailable: Readers still see what they saw; do it again.
     """
     if purge_delay_s is not None and purge_delay_s < 0:
@@ -111,7 +114,7 @@ async def sync_group(
     purged = await purge_due(history, online)
     needed_s = max_age_s * READERS_NEED
     delay_s = needed_s if purge_delay_s is None else max(purge_delay_s, needed_s)
-    copied = await _Copying(history, online, registered, revision, progress).run(delay_s)
+    copied = await _Copying(history, online, registered, revision, progress).run(delay_s, instead_of)
     return SyncReport(
         group=registered.group.name,
         entities=copied.entities,
@@ -195,19 +198,23 @@ class _Copying:
         self._progress = progress
         self._renew_at = 0.0
 
-    async def run(self, delay_s: float) -> _Copied:
+    async def run(self, delay_s: float, instead_of: int | None) -> _Copied:
         """Write the copy and flip readers to it; the one before stays for `delay_s` seconds."""
         sync = await self._history.begin_sync(self._group, self._revision, lease_s=LEASE_S)
         try:
             entities = await self._write(sync)
             reach("before_flip")
             flip = Backoff(_FLIP_BUDGET_S, where=f"sync of group {self._group.name}")
-            revision = await flip.call(lambda: self._history.flip(self._group, sync, purge_delay_s=delay_s))
+            revision = await flip.call(
+                lambda: self._history.flip(self._group, sync, purge_delay_s=delay_s, instead_of=instead_of)
+            )
         except Fenced:
             # Somebody purged the copy while rows of it were still being written. (Or it was shown, its answer was lost,
             # and another has taken its place since: then readers may need it still.)
             if all(each.id != sync.id or not each.until_us for each in await self._history.syncs()):
                 await purge_copy(self._online, self._group.id, sync.id)
+            with suppress(OomstreamError):  # fenced as another copy took the place: what was written can go at once
+                await self._history.renew_sync(sync, lease_s=0)
             raise
         except BaseException:
             with suppress(OomstreamError):  # then its lease does it; and if the flip was done after all, it stays live

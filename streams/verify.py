@@ -1,4 +1,4 @@
-"""Proof that online equals history: every entity's online row is its row of greatest version.
+"""Proof that online equals history in stream groups: every entity's online row is its row of greatest version.
 
 It runs beside workers. They write history before online, and store a source's `online_sequence` after online. So with
 nothing wrong an online row's version is always one that history has, with the same values, and a history row whose
@@ -17,70 +17,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.events import Plain
 from oomstream.schemas.online_value import decode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore, Source
+from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore
 from oomstream.streams.entities import PageSize, key_of, newest_pages, newest_rows, pairs, stored_key
-from oomstream.streams.judging import Finding, Judge, NewestTerms, Side, kinds_of
+from oomstream.streams.judging import Finding, Judge, NewestTerms, kinds_of
 from oomstream.streams.sampling import Sample
-
-LOOKS = 20
-LOOK_AGAIN_S = 0.5
-MOST_DOUBTFUL = 20_000
-"""So many keys are put aside at most before they are looked at again: it bounds memory."""
-
-Progress = Callable[[int], None]
-"""Called now and then with the number of entities done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One entity that is not as it should be.
-
-    Attributes:
-        group: Its group.
-        key: Its key in plain form; the stored bytes alone where they are no key of the group.
-        finding: What is wrong.
-        online: What is online, where that can be read.
-        history: Its newest row in history, if there is one.
-    """
-
-    group: str
-    key: tuple[Plain, ...]
-    finding: Finding
-    online: Side | None = None
-    history: Side | None = None
-
-
-@dataclass(slots=True)
-class Verification:
-    """Result of verifying one group.
-
-    Attributes:
-        group: The group.
-        sources: Every source when it began; the comparison holds at their `online_sequence`.
-        entities: Entities looked at.
-        differing: How many are not as they should be.
-        moving: How many never stood still, and were right at the positions all the same.
-        first: The first few that differ.
-    """
-
-    group: str
-    sources: Sequence[Source]
-    entities: int = 0
-    differing: int = 0
-    moving: int = 0
-    first: list[Difference] = field(default_factory=list)
-
-    @property
-    def positions(self) -> Mapping[int, int]:
-        """Position at which the comparison holds, by source id."""
-        return {each.id: each.online_sequence for each in self.sources}
+from oomstream.streams.verification import LOOK_AGAIN_S, LOOKS, MOST_DOUBTFUL, Progress
+from oomstream.streams.verification import Difference as Difference
+from oomstream.streams.verification import Verification as Verification
 
 
 class _Seen(NamedTuple):
@@ -99,7 +48,7 @@ class _Seen(NamedTuple):
 
 
 class Verifier:
-    """Compares online with history, group by group, in bounded memory.
+    """Compares online rows of stream groups with history, group by group, in bounded memory.
 
     Args:
         history: Open history store.
@@ -220,11 +169,12 @@ class Verifier:
     def _report(
         self, judge: Judge, key: bytes, seen: _Seen, kinds: Mapping[int, SourceKind], result: Verification
     ) -> None:
-        result.differing += 1
-        if len(result.first) < self._keep:
+        def difference() -> Difference:
             plain = key_of(judge.group, key) or (key,)
             online, history = judge.online_side(seen.online), judge.history_side(seen.row, kinds)
-            result.first.append(Difference(judge.group.name, plain, seen.finding, online, history))
+            return Difference(judge.group.name, plain, seen.finding, online, history)
+
+        result.count(seen.finding, self._keep, difference)
 
     async def _judge_at_positions(self, judge: Judge, stored: bytes, result: Verification) -> None:
         """Judge an entity that never stands still by what must be online at the positions of this moment.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oomstream.schemas.groups import FeatureGroup
     from oomstream.streams.log_result import LogCheck
     from oomstream.streams.repair import Repaired, Scope
-    from oomstream.streams.verify import Verification
+    from oomstream.streams.verification import Verification
 
 PANEL = "Check and mend"
 
@@ -39,7 +39,9 @@ def verify(
     sample: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Look at so many entities of each group's history only, chosen by the seed.", min=1
+            metavar="N",
+            help="Look at so many entities of each group's history or revision only, chosen by the seed.",
+            min=1,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Which sample.", min=0)] = 0,
@@ -49,11 +51,12 @@ def verify(
     ] = False,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
-    """Check that online equals the newest row of history, for every entity.
+    """Check that online equals the newest row of history, or the row of its revision, for every entity.
 
-    It says at which positions of the sources that holds. Safe beside running workers: what differs is looked at again
-    until it settles. Exit code 1 if anything differs; the first differences are printed with both sides. Events that
-    were pushed with no broker, or imported, have no topic: they are checked in the stores alone.
+    It says at which positions of the sources that holds, or of which revision. Safe beside running workers and syncs:
+    what differs is looked at again until it settles. Exit code 1 if anything differs; the first differences are printed
+    with both sides. Events that were pushed with no broker, or imported, have no topic: they are checked in the stores
+    alone.
     """
     from oomstream.agents.cli.check_report import print_verification
 
@@ -86,24 +89,27 @@ def repair(
     """Derive online rows from history again, beside running workers.
 
     Writes rows that are missing, older or of the same version with other bytes; removes rows that history does not
-    have. No row moves backwards. Fills an online store that was lost (after `oomstream init`).
+    have. No row moves backwards. Fills an online store that was lost (after `oomstream init`). A batch group is mended
+    as a whole: the revision that is online is synced again.
     """
     from oomstream.agents.cli.check_report import print_repair
 
     if keys and (since is not None or until is not None):
         raise typer.BadParameter("-k says which entities already: leave out --since and --until", param_hint="-k")
-    results, groups = asyncio.run(_repair(group, keys or [], since, until, dry_run))
-    print_repair(results, groups, output, dry_run=dry_run)
+    results, groups, left_out = asyncio.run(_repair(group, keys or [], since, until, dry_run))
+    print_repair(results, groups, output, dry_run=dry_run, left_out=left_out)
 
 
 async def _verify(
     groups: Sequence[str] | None, sample: int | None, seed: int, from_topic: bool
 ) -> tuple[list[Verification], list[LogCheck], dict[str, FeatureGroup]]:
     from oomstream.agents.cli.session import settings
+    from oomstream.schemas.groups import Category
     from oomstream.stores.opening import open_stores
     from oomstream.streams.broker import need_broker
     from oomstream.streams.registry import RegistrySchemas
     from oomstream.streams.verify import Verifier
+    from oomstream.streams.verify_copy import CopyVerifier
     from oomstream.streams.verify_log import LogVerifier
 
     chosen = settings()
@@ -118,9 +124,10 @@ async def _verify(
             for number, each in enumerate(registered, 1):
                 name, of = each.group.name, f"group {number} of {len(registered)}"
                 entities = _shown(show, f"verifying {name} ({of}; ", ("entity", "entities"), " so far)")
-                verifier = Verifier(history, online, sample=sample, seed=seed, progress=entities)
-                results.append(await verifier.verify(each))
-                if broker is not None:
+                is_batch = each.group.category is Category.BATCH
+                kind: type[CopyVerifier | Verifier] = CopyVerifier if is_batch else Verifier
+                results.append(await kind(history, online, sample=sample, seed=seed, progress=entities).verify(each))
+                if broker is not None and not is_batch:
                     records = _shown(show, f"reading topic {each.group.topic} ({of}; ", ("record", "records"), ")")
                     log = LogVerifier(history, broker, chosen, registry=registry, progress=records)
                     checks.append(await log.verify(each))
@@ -143,23 +150,38 @@ async def _repair(
     since: datetime | None,
     until: datetime | None,
     dry_run: bool,
-) -> tuple[list[Repaired], dict[str, FeatureGroup]]:
+) -> tuple[list[Repaired], dict[str, FeatureGroup], list[str]]:
     from oomstream.agents.cli.session import settings
+    from oomstream.schemas.groups import Category
     from oomstream.stores.opening import open_stores
     from oomstream.streams.repair import Repairer
+    from oomstream.streams.repair_copy import CopyRepairer
 
-    async with open_stores(settings()) as (history, online):
-        registered = _chosen(await history.load_catalog(), groups)
-        by_name = {each.group.name: each.group for each in registered}
-        scope = _scope(list(by_name.values()), keys, since, until)
+    chosen = settings()
+    async with open_stores(chosen) as (history, online):
+        asked = _chosen(await history.load_catalog(), groups)
+        scope = _scope([each.group for each in asked], keys, since, until)
+        batch = {each.group.name for each in asked if each.group.category is Category.BATCH}
+        if scope.in_time and groups and batch:
+            raise typer.BadParameter(
+                f"group {min(batch)} is a batch group: its revisions have no events in a span of time",
+                param_hint="--since, --until",
+            )
+        left_out = sorted(batch) if scope.in_time else []
+        registered = [each for each in asked if each.group.name not in left_out]
         results: list[Repaired] = []
         with spinner("looking") as show:
             for number, each in enumerate(registered, 1):
                 before = f"repairing {each.group.name} (group {number} of {len(registered)}; "
                 progress = _shown(show, before, ("entity", "entities"), " so far)")
-                repairer = Repairer(history, online, dry_run=dry_run, progress=progress)
-                results.append(await repairer.repair(each, scope))
-        return results, by_name
+                if each.group.name in batch:
+                    max_age_s = chosen.metadata_max_age_us / 1e6
+                    copies = CopyRepairer(history, online, dry_run=dry_run, max_age_s=max_age_s, progress=progress)
+                    results.append(await copies.repair(each, scope.keys))
+                else:
+                    repairer = Repairer(history, online, dry_run=dry_run, progress=progress)
+                    results.append(await repairer.repair(each, scope))
+        return results, {each.group.name: each.group for each in registered}, left_out
 
 
 def _scope(
@@ -185,9 +207,5 @@ def _scope(
 
 
 def _chosen(catalog: Catalog, groups: Sequence[str] | None) -> list[RegisteredGroup]:
-    """The stream groups asked for, in order; all of them if none was named."""
-    from oomstream.schemas.groups import Category
-
-    names = groups or sorted(catalog.groups)
-    registered = [catalog.groups[catalog.group(name).name] for name in names]
-    return [each for each in registered if each.group.category is Category.STREAM]
+    """The groups asked for, in order; all of them if none was named."""
+    return [catalog.groups[catalog.group(name).name] for name in groups or sorted(catalog.groups)]

@@ -9,6 +9,7 @@ import typer
 
 from oomstream.agents.cli.output import Listing, OutputFormat, counted, plain_json, print_listing, text_of, time_text
 from oomstream.schemas.errors import OomstreamError
+from oomstream.schemas.groups import Category
 from oomstream.schemas.versions import SourceKind
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from oomstream.streams.judging import Side
     from oomstream.streams.log_result import LogCheck, LogDifference, PartitionCheck
     from oomstream.streams.repair import Repaired
-    from oomstream.streams.verify import Difference, Verification
+    from oomstream.streams.verification import Difference, LiveCopy, Verification
 
 NAMED = 10
 """How many differing entities the error names."""
@@ -59,20 +60,23 @@ def print_verification(
     """
     columns = ["GROUP", "ENTITIES", "DIFFERING", "MOVING"]
     rows = [[each.group, each.entities, each.differing, each.moving] for each in results]
-    detail = [
+    detail: list[dict[str, Any]] = [
         {
             "positions": _positions(each, groups[each.group]),
+            **_copy(each.copy),
             "first": [_difference(found, each.sources, groups[each.group]) for found in each.first],
         }
         for each in results
     ]
-    for at, check in enumerate(checks):
-        detail[at]["log"] = _log(check, groups[check.group])  # type: ignore[assignment]  # an object beside lists
+    at = {each.group: detail[number] for number, each in enumerate(results)}
+    for check in checks:
+        at[check.group]["log"] = _log(check, groups[check.group])
     names = [name.lower() for name in columns]
     documents = [{**dict(zip(names, row, strict=True)), **more} for row, more in zip(rows, detail, strict=True)]
     print_listing(Listing(columns, rows, detail=detail, documents=documents), form)
     if form in TABLES:
         _print_positions(results, groups, form)
+        _print_copies(results, groups, form)
         moving = sum(each.moving for each in results)
         if moving:
             typer.echo(f"{counted(moving, 'entity', 'entities')} never stood still, and were judged at the positions")
@@ -110,7 +114,9 @@ def _some(first: Sequence[str], of: int) -> str:
 
 
 def key_text(key: Sequence[Any], group: FeatureGroup) -> str:
-    """An entity key as `-k` takes it."""
+    """An entity key as `-k` takes it; nothing stands for all of a copy."""
+    if not key:
+        return "(the whole copy)"
     if len(key) != len(group.keys):
         return " ".join(map(text_of, key))
     try:
@@ -158,6 +164,21 @@ def _print_positions(results: Sequence[Verification], groups: Mapping[str, Featu
     if rows:
         typer.echo("compared at these positions: every event before them counts, later ones where they had settled")
         print_listing(Listing(["GROUP", "KIND", "SOURCE", "PARTITION", "POSITION"], rows), form)
+
+
+def _copy(copy: LiveCopy | None) -> dict[str, int]:
+    return {} if copy is None else {"revision": copy.revision.id, "copy": copy.sync.id}
+
+
+def _print_copies(results: Sequence[Verification], groups: Mapping[str, FeatureGroup], form: OutputFormat) -> None:
+    of_batch = [each for each in results if groups[each.group].category is Category.BATCH]
+    rows = [[each.group, each.copy.revision.id, each.copy.sync.id] for each in of_batch if each.copy is not None]
+    if rows:
+        typer.echo("compared with these revisions, in the copies that readers see:")
+        print_listing(Listing(["GROUP", "REVISION", "COPY"], rows), form)
+    for each in of_batch:
+        if each.copy is None:
+            typer.echo(f"{each.group}: nothing of it is online (`oomstream sync`)")
 
 
 def _print_differences(results: Sequence[Verification], groups: Mapping[str, FeatureGroup], form: OutputFormat) -> None:
@@ -234,6 +255,8 @@ def _time(time_us: int) -> str:
 
 
 def _place(side: Side, sources: Sequence[Source]) -> str:
+    if not side.version.source_id:  # of a copy: sources have ids from 1
+        return f"revision {side.version.sequence}"
     name = next((each.name for each in sources if each.id == side.version.source_id), None)
     if name is None:
         return f"source {side.version.source_id} sequence {side.version.sequence}"
@@ -326,9 +349,21 @@ def _notes(check: LogCheck) -> Iterator[str]:
 
 
 def print_repair(
-    results: Sequence[Repaired], groups: Mapping[str, FeatureGroup], form: OutputFormat, *, dry_run: bool
+    results: Sequence[Repaired],
+    groups: Mapping[str, FeatureGroup],
+    form: OutputFormat,
+    *,
+    dry_run: bool,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Print what was mended, or would be.
+
+    Args:
+        results: Of each group.
+        groups: The groups by name.
+        form: How to print it.
+        dry_run: Whether nothing was changed.
+        left_out: Groups that were not looked at, as a span of time says nothing of them.
 
     Raises:
         OomstreamError: Some entities cannot be mended.
@@ -337,6 +372,7 @@ def print_repair(
     rows = [[each.group, each.entities, each.written, each.removed] for each in results]
     detail = [
         {
+            **_copy(each.copy),
             "found": {finding.value: count for finding, count in each.found.items()},
             "first": [
                 {"key": key_text(one.key, groups[each.group]), "finding": one.finding.value, "removed": one.removed}
@@ -354,6 +390,10 @@ def print_repair(
     if first and form in TABLES:
         typer.echo("the first of them:")
         print_listing(Listing(["GROUP", "KEY", "FINDING"], first), form)
+    if form in TABLES:
+        _print_syncs(results)
+        if left_out:
+            typer.echo(f"left out, as revisions have no events in a span of time: {', '.join(left_out)}")
     if dry_run and form in TABLES:
         typer.echo("nothing was changed: this is what `oomstream repair` would do")
     unreadable = [each for each in results if each.unreadable]
@@ -363,3 +403,16 @@ def print_repair(
             f"{counted(count, 'entity', 'entities')} of {', '.join(each.group for each in unreadable)} cannot be "
             "derived: history holds values there that the definition does not allow"
         )
+
+
+def _print_syncs(results: Sequence[Repaired]) -> None:
+    """Say of batch groups that a repair is a sync."""
+    for each in results:
+        if each.synced is not None:
+            typer.echo(
+                f"{each.group}: revision {each.synced.revision_id} was synced again, "
+                f"{counted(each.synced.entities, 'entity', 'entities')}; the copy of before goes after "
+                f"{each.synced.purge_delay_s:g} s, with the next sync or gc"
+            )
+        elif each.copy is not None and each.found:
+            typer.echo(f"{each.group}: repair syncs revision {each.copy.revision.id} again, as a whole")

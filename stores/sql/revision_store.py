@@ -209,10 +209,14 @@ class SqlRevisionStore(RevisionStore):
         lease_us = int(lease_s * 1e6)
         await self._database.transact(lambda connection: self._revisions.renew(connection, sync, lease_us))
 
-    async def flip(self, group: FeatureGroup, sync: Sync, *, purge_delay_s: float) -> Revision:
+    async def flip(
+        self, group: FeatureGroup, sync: Sync, *, purge_delay_s: float, instead_of: int | None = None
+    ) -> Revision:
         """One transaction."""
         delay_us = int(purge_delay_s * 1e6)
-        return await self._database.transact(lambda connection: self._revisions.flip(connection, group, sync, delay_us))
+        return await self._database.transact(
+            lambda connection: self._revisions.flip(connection, group, sync, delay_us, instead_of)
+        )
 
     async def syncs(self) -> list[Sync]:
         """All copies, by id."""

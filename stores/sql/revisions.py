@@ -263,11 +263,18 @@ class Revisions:
         if (await connection.execute(kept.values(until_time=self._clock + lease_us))).rowcount != 1:
             raise _given_up(sync)
 
-    async def flip(self, connection: AsyncConnection, group: FeatureGroup, sync: Sync, delay_us: int) -> Revision:
+    async def flip(
+        self,
+        connection: AsyncConnection,
+        group: FeatureGroup,
+        sync: Sync,
+        delay_us: int,
+        instead_of: int | None = None,
+    ) -> Revision:
         """Make a copy the one that readers see, and retire the one before.
 
         Raises:
-            Fenced: It was given up.
+            Fenced: It was given up, or the one before is not `instead_of`.
         """
         await self._lock(connection, group.id)
         table, own, revision = self._sync, self._sync.c, self._revision
@@ -276,6 +283,8 @@ class Revisions:
         is_live = (own.group_id == group.id, own.state == int(SyncState.LIVE))
         before = await connection.scalar(sa.select(own.id).where(*is_live))
         if before != sync.id:
+            if instead_of is not None and before != instead_of:
+                raise Fenced(f"readers of group {group.name} see another copy than copy {instead_of} by now")
             moved = sa.update(revision).where(its, revision.c.anchored == sa.false())
             await connection.execute(moved.values(revision_time=now_us, anchored=True, moved=True, modify_time=now_us))
             if before is not None:

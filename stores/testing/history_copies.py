@@ -89,6 +89,29 @@ class CopyTests(HistorySuite):
 
         run(check())
 
+    def test_a_copy_in_place_of_one(self, opened: HistoryStore, run: Run) -> None:
+        """A copy that is to take the place of a certain one is not shown in place of another."""
+
+        async def check() -> None:
+            [mine] = await register(opened, batch())
+            one, two = [await publish(opened, mine, lines(at), time=at + 1) for at in range(2)]
+            begun = await opened.begin_sync(mine, one, lease_s=600)
+            with pytest.raises(Fenced):
+                await opened.flip(mine, begun, purge_delay_s=0, instead_of=99)
+            assert await seen(opened) == (0, 0, 0)
+            await opened.flip(mine, begun, purge_delay_s=0)
+            again, late = [await opened.begin_sync(mine, one, lease_s=600) for _ in range(2)]
+            for _ in range(2):  # its answer was lost
+                assert await opened.flip(mine, again, purge_delay_s=0, instead_of=begun.id) == one
+            other = await sync(opened, mine, two)
+            with pytest.raises(Fenced):
+                await opened.flip(mine, late, purge_delay_s=0, instead_of=again.id)
+            assert await seen(opened) == (other.id, two.id, two.time_us)
+            await opened.renew_sync(late, lease_s=0)
+            assert late.id in {each.id for each in await opened.due_purges()}
+
+        run(check())
+
     def test_a_writer_that_stood_still(self, opened: HistoryStore, run: Run) -> None:
         """A copy whose lease is over is given up for good: its writer cannot show it; one that renewed can."""
 

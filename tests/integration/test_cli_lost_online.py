@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.cli import Cli
+from tests.integration.cli import RIDES, Cli
 
 
 @pytest.fixture
@@ -64,3 +65,33 @@ def test_init_and_repair_fill_a_lost_online_store(cli: Cli) -> None:
     assert cli.json("repair")[0]["written"] == 1
     assert cli.json("verify")[0]["differing"] == 0
     assert cli.run("init").stdout.endswith("initialised\n")
+
+
+def test_batch_groups_alone(tmp_path: Path) -> None:
+    """A lost store that held copies of revisions only is noticed too, and filled by `repair`; what was online is."""
+    cli = Cli(tmp_path)
+    definition = {**RIDES, "category": "batch", "fields": [RIDES["fields"][0], RIDES["fields"][2]]}
+    del definition["event_time"], definition["partitions"]
+    (tmp_path / "rides.avsc").write_text(json.dumps(definition), encoding="utf-8")
+    cli.run("apply", "rides.avsc")
+    (tmp_path / "rides.csv").write_text("rider_id,price\nann,1\nbob,2\n", encoding="utf-8")
+    cli.run("import", "-g", "rides", "--input-file", "rides.csv")
+    online = tmp_path / ".oomstream" / "online.db"
+
+    def lose() -> None:
+        for file in online.parent.glob("online.db*"):
+            file.unlink()
+
+    lose()  # nothing was in it
+    cli.run("sync", "-g", "rides")
+    lose()
+    for verb in (("sync", "-g", "rides"), ("verify",)):
+        assert "online.db is gone or empty" in cli.run(*verb, code=2).stderr
+        assert not online.exists()
+    assert cli.run("init").stdout.endswith("the online store is new and empty: run `oomstream repair`\n")
+    said = cli.run("verify", code=1).stderr
+    assert "in 2 entities (rides (the whole copy): no reader can use its copy, which has no seal" in said
+    assert cli.json("repair")[0]["written"] == 2
+    assert cli.json("verify")[0]["differing"] == 0
+    read = cli.run("get", "online", "-k", "ann,bob", "--feature", "rides.price", "-o", "csv").stdout
+    assert read == "rider,rides.price\nann,1.0\nbob,2.0\n"

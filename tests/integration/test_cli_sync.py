@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,52 @@ def test_gc_of_history(cli: Cli) -> None:
         cli.run("push", "-g", "rides", "-k", "ann", "--feature", f"price={price}")
     said = cli.run("gc", "--history-older-than", "0s").stdout
     assert said == "group rides: 1 row older than 0s removed, and 0 online\n"
+
+
+def test_verify_and_repair_of_a_batch_group(cli: Cli) -> None:
+    """Verify says what was compared and names what differs; repair syncs the revision that is online again, whole."""
+    assert "state: nothing of it is online (`oomstream sync`)" in cli.run("verify").stdout
+    imported(cli, 1)
+    cli.run("sync", "-g", "state")
+    imported(cli, 2)
+    (clean,) = cli.json("verify", "-g", "state")
+    assert clean == {
+        "group": "state", "entities": 2, "differing": 0, "moving": 0, "positions": [], "revision": 2, "copy": 1,
+        "first": [],
+    }  # fmt: skip
+    said = cli.run("verify").stdout
+    assert "| rides |        0 |         0 |      0 |" in said
+    assert "| state |        2 " in said
+    assert "| state |        2 |    1 |" in said  # the revision, the copy
+    with sqlite3.connect(cli.folder / ".oomstream" / "online.db") as connection:
+        newest = "SELECT max(key) FROM online WHERE substr(key, 1, 1) = x'6f'"
+        connection.execute(f"DELETE FROM online WHERE key = ({newest})")
+    connection.close()
+    with sqlite3.connect(cli.folder / ".oomstream" / "history.db") as connection:
+        connection.execute("UPDATE offline_batch_snapshot_1_2 SET score = 7 WHERE account = 'ann'")
+    connection.close()
+    found = cli.run("verify", code=1)
+    assert "| state | ann | same version, other values |" in found.stdout
+    assert "revision 2 score=1 " in found.stdout
+    assert "revision 2 score=7 " in found.stdout
+    assert "online differs from history in 2 entities (state ann: same version, other values; state bob: missing" in (
+        found.stderr
+    )
+    planned = cli.run("repair", "-g", "state", "--dry-run").stdout
+    assert "state: repair syncs revision 2 again, as a whole" in planned
+    assert "nothing was changed" in planned
+    cli.run("verify", code=1)
+    done = cli.run("repair").stdout
+    assert "| state |        2 |       2 |       0 |" in done
+    assert "state: revision 2 was synced again, 2 entities; the copy of before goes after 6 s" in done
+    assert online(cli) == "account,state.score\nann,7\nbob,\ncy,\n"
+    assert cli.json("verify", "-g", "state")[0]["copy"] == 2
+    assert cli.json("repair", "-g", "state", "-k", "ann,nobody")[0]["entities"] == 2
+
+
+def test_a_span_of_time_is_of_events(cli: Cli) -> None:
+    """Repair of a span of time leaves batch groups out and says so; asked for one by name, it is wrong use."""
+    imported(cli, 1)
+    said = cli.run("repair", "--since", "2026-01-01").stdout
+    assert "left out, as revisions have no events in a span of time: state" in said
+    assert "a batch group" in cli.run("repair", "-g", "state", "--since", "2026-01-01", code=2).stderr
