@@ -11,7 +11,7 @@ import inspect
 import aiokafka
 import faust
 import faust.streams
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import TopicPartitionState
 from faust.transport.consumer import Consumer
@@ -37,6 +37,7 @@ _PARAMETERS = {
     (ConsumerRebalanceListener, "on_partitions_assigned"): ["self", "assigned"],
     (Fetcher, "fetched_records"): ["self", "partitions", "timeout", "max_records"],
     (Fetcher, "_create_fetch_waiter"): ["self"],
+    (PartitionRecords, "_consumer_record"): ["self", "tp", "record"],
     (TopicPartitionState, "seek"): ["self", "position"],
     (GroupCoordinator, "check_errors"): ["self"],
 }

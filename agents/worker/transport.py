@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 from faust.transport.drivers.aiokafka import (
@@ -52,6 +53,16 @@ LATE_SYNC_S = 0.05
 
 _FIRST_STEP = 16
 _LARGEST_STEP = 512
+
+
+def _leave_records_as_they_are(fetched: Any) -> None:
+    """Have aiokafka give the records that its parser made: its own class for them costs more than the parsing."""
+    if isinstance(fetched, FetchResult) and fetched._partition_records is not None:
+        fetched._partition_records._consumer_record = _second
+
+
+def _second(_: object, record: Record) -> Record:
+    return record
 
 
 class EmbeddedAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
@@ -180,6 +191,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         try:
             while len(records) < options.batch_rows and size < options.batch_bytes:
                 step = min(step, options.batch_rows - len(records))
+                _leave_records_as_they_are(consumer._fetcher._records.get(tp))
                 drained = await consumer._fetcher.fetched_records({tp}, timeout=0, max_records=step)
                 more = drained.get(TopicPartition(tp.topic, tp.partition), ())
                 if not more:
