@@ -49,7 +49,7 @@ def list_letters(
     since: Since = None,
     until: Until = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that are not replayed.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="At most this many.")] = LISTED,
+    limit: Annotated[int, typer.Option("--limit", "-l", metavar="N", min=1, help="At most this many.")] = LISTED,
     output: Output = OutputFormat.ASCII_TABLE,
 ) -> None:
     """List dead letters, each once, with what was wrong, in order of topic, partition and offset.

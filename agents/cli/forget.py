@@ -26,7 +26,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def forget(
-    entity: Annotated[str, typer.Option("--entity", "-e", help="Kind of entity.", show_default=False)],
+    entity: Annotated[str, typer.Option("--entity", "-e", metavar="E", help="Kind of entity.", show_default=False)],
     keys: Annotated[
         list[str],
         typer.Option(

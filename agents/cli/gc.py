@@ -22,12 +22,12 @@ def register(parent: typer.Typer) -> None:
 def gc(
     older_than: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Of replaced online values, keep those of this time; at least 10m."),
+        typer.Option(metavar="AGE", help="Keep replaced online values that are younger; at least 10m."),
     ] = "30m",
     revisions_older_than: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME",
+            metavar="AGE",
             help="Also drop revisions of batch groups that others took the place of longer ago.",
             show_default=False,
         ),
@@ -38,7 +38,7 @@ def gc(
     history_older_than: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME",
+            metavar="AGE",
             help="Also remove rows of history that are older, except each entity's newest.",
             show_default=False,
         ),

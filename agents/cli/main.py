@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
 
 from oomstream.agents.cli import (
     check,
@@ -120,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Wanted when something has gone wrong already, at the end of the line that is there: accepted anywhere.
     args = _global_first([each for each in args if each != "--debug"]) or ["--help"]
     try:
-        code = app(args=args, prog_name=_called(), standalone_mode=False, obj=debug)
+        command = get_command(app)
+        _hide_types_of_flags(command)
+        code = command(args=args, prog_name=_called(), standalone_mode=False, obj=debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output (`| head`) has enough; Python must not complain about it at exit.
@@ -140,6 +144,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:  # typer gives this code for a KeyboardInterrupt too
         print("stopped", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else 0
+
+
+def _hide_types_of_flags(command: object) -> None:
+    """Have help show no type beside what takes no value: `--wait <bool>` looks as if it wanted `--wait true`."""
+    if not isinstance(command, TyperCommand | TyperGroup):
+        return
+    with typer.Context(command, help_option_names=["-h", "--help"]) as context:
+        options = [each for each in command.get_params(context) if isinstance(each, TyperOption)]
+    for each in options:
+        if each.is_flag:
+            each.metavar = ""
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            _hide_types_of_flags(inner)
 
 
 def _global_first(args: Sequence[str]) -> list[str]:

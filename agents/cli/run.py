@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from typing import Annotated
@@ -50,10 +51,11 @@ def worker(
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
+            metavar="PORT",
             help="HTTP port; 0 = a free one. Default: OOMSTREAM_SERVE_PORT, 6566.",
             min=0,
             max=65535,
@@ -63,6 +65,7 @@ def serve(
     grpc_port: Annotated[
         int | None,
         typer.Option(
+            metavar="PORT",
             help="gRPC port; 0 = a free one. Default: OOMSTREAM_SERVE_GRPC_PORT, 50051.",
             min=0,
             max=65535,
@@ -76,6 +79,8 @@ def serve(
     /ready, /metrics and /docs. On another address than loopback it wants TLS and a token: OOMSTREAM_SERVE_CERTIFICATE,
     _KEY and _TOKEN.
     """
+    # Before gRPC is imported: it prints lines of its own beside our sentence, for example where a port is taken.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from oomstream.agents.cli.session import settings
     from oomstream.agents.serve.process import Addresses
     from oomstream.agents.serve.process import serve as serve_until_stopped

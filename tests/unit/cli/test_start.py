@@ -61,6 +61,13 @@ def test_help_of_a_verb_has_an_example_and_fits_80_columns(
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_help_shows_no_type_beside_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """What takes no value looks as if it took none: there is no `--wait <bool>`."""
+    for args in (["--help"], ["push", "--help"], ["get", "meta", "-h"]):
+        assert main(args) == 0
+        assert "bool>" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("args", [[], ["get"], ["dlq"]])
 def test_no_verb_prints_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The command, or a family of verbs, with nothing after it shows what there is."""
