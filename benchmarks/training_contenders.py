@@ -83,8 +83,7 @@ def read_and_join(labels: pa.Table) -> Callable[[], tuple[float, Sequence[Any]]]
         began = time.perf_counter()
         span = duck.execute(
             "SELECT min(epoch_us(event_timestamp)), max(epoch_us(event_timestamp)) FROM labels"
-        ).fetchone()
-        assert span is not None
+        ).fetchall()[0]
         history = connectorx.read_sql(
             url,
             "SELECT CAST(tail AS CHAR) AS tail, _event_time, _deleted, delay, speed, carrier FROM history_plane "

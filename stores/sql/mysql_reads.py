@@ -52,6 +52,7 @@ _FIRST_PAGE_ROWS = 2_000
 _PAGE_GROWTH = 8
 _DRIVER_PAGE_ROWS = 20_000
 _FUTURE_TRIES = 1_000
+_TOO_LONG = "_too_long"
 _UNKNOWN_ERROR = 1105
 _ERROR_NUMBER = re.compile(r"\bERROR (\d+) \(")
 
@@ -83,17 +84,29 @@ class _Pages(ABC):
 
     def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
+        self._measured = False
 
-    async def read(self, statements: Walk, after: Key | None, rows: int, schema: pa.Schema) -> pa.Table:
-        """The next page, of at most so many rows."""
-        return await self._read(statements.page(after, rows), schema)
+    async def read(self, statements: Walk, after: Key | None, rows: int, schema: pa.Schema) -> tuple[pa.Table, bool]:
+        """The next page, of at most so many rows, and whether it is the last one.
 
-    async def fitting(self, statements: Walk, after: Key | None, rows: int) -> int:
-        """So many rows, or fewer if their long values are more than a page should hold.
-
-        Asked of the server beforehand, because a page comes whole: after thousands of rows with nothing in a column
-        may come thousands with a vector.
+        A page comes whole, and after thousands of rows with nothing in a column may come thousands with a vector. So
+        values are asked for up to the length at which all of them together still fit. Where one is longer, that page
+        and all further ones are measured before they are read: then the server goes through every row twice.
         """
+        if not statements.has_long:
+            page = await self._read(statements.page(after, rows), schema)
+            return page, page.num_rows < rows
+        if not self._measured:
+            page = await self._read(statements.page(after, rows, 2 * _PAGE_BYTES), _with_too_long(schema))
+            if not _any_too_long(page):
+                return page.drop_columns([_TOO_LONG]), page.num_rows < rows
+            self._measured = True
+        rows = await self._fitting(statements, after, rows)
+        page = await self._read(statements.page(after, rows), schema)
+        return page, page.num_rows < rows
+
+    async def _fitting(self, statements: Walk, after: Key | None, rows: int) -> int:
+        """So many rows, or fewer if their long values are more than a page should hold, as the server says."""
         while rows > 1 and (sql := statements.bytes_of_page(after, rows)) is not None:
             [(size,)] = await self._transaction.rows(sql, _CALLS_PER_PAGE)
             if size <= 2 * _PAGE_BYTES:
@@ -242,14 +255,26 @@ class _MysqlCut(Cut):
         for statements in walks:
             after: Key | None = None
             while True:
-                rows = await self._pages.fitting(statements, after, wanted)
-                page = await self._pages.read(statements, after, rows, schema)
-                if page.num_rows:
+                page, is_last = await self._pages.read(statements, after, wanted, schema)
+                rows = page.num_rows
+                if rows:
                     after = tuple(page.column(at)[-1].as_py() for at in range(primary))
                     yield page
-                if page.num_rows < rows:
+                if is_last:
                     break
                 wanted = min(most_rows, rows * _PAGE_GROWTH, max(1, _PAGE_BYTES * rows // max(page.nbytes, 1)))
+
+
+def _with_too_long(schema: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    return schema.append(pa.field(_TOO_LONG, pa.int64()))
+
+
+def _any_too_long(page: pa.Table) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.max(page.column(_TOO_LONG)).as_py())
 
 
 def _text(query: sa.Select[Any], dialect: MysqlDialect) -> str:
