@@ -87,7 +87,7 @@ def _expected(group: FeatureGroup) -> str:
 def _shown(group: FeatureGroup, field: str) -> list[str]:
     """The names that people use for a field's column."""
     if len(group.keys) == 1 and field == group.key_names[0]:
-        return [field] if group.entity in set(_fields(group)) else [group.entity]
+        return [field] if group.entity in set(_fields(group)) else list(dict.fromkeys([group.entity, field]))
     if group.event_time is not None and field == group.event_time.name:
         return list(dict.fromkeys([field, UNIX_MILLI]))
     return [field]

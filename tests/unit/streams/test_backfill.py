@@ -144,7 +144,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, settings: Settings, poi
         (
             HEADER.replace("unix_milli,", ""),
             (),
-            "line 1: no column 'at' or 'unix_milli' (the group's columns are user, at or unix_milli, state",
+            "line 1: no column 'at' or 'unix_milli' (the group's columns are user or user_id, at or unix_milli, state",
         ),
         (HEADER + ",at", (), "line 1: column 'at' is there beside 'unix_milli', which means the same"),
     ],

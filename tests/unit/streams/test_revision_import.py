@@ -116,7 +116,7 @@ def test_a_parquet_file_in_many_batches(tmp_path: Path, settings: Settings, monk
         (HEADER, f"7,u,{'secret' * 200_000}", "line 90002 is longer than 1048576 bytes"),
         (HEADER, "7,u", "line 90002 has 2 cells, but the header has 3"),
         (HEADER, '7,u,"secret', "line 90002: a quotation mark stands where none may"),
-        ("score,user", "7,u", "line 1: no column 'state' (the group's columns are user, state, score)"),
+        ("score,user", "7,u", "line 1: no column 'state' (the group's columns are user or user_id, state, score)"),
         ("score,user,state,more", "7,u,x,y", "line 1: column 'more' is none of group account (the group's columns are"),
         ("score,user,state,state", "7,u,x,y", "line 1: column 'state' is there twice"),
         (
