@@ -45,6 +45,7 @@ _T0 = 1_700_000_000_000_000
 _STEP_US = 60_000_000
 _ROWS_PER_INSERT = 5_000
 _INSERTS_AT_ONCE = 2
+_ROWS_PER_FILE_PART = 1_000_000
 _NAMES = "tail, _event_time, _source, _sequence, _ingest_time, _deleted, delay, speed, carrier"
 
 
@@ -141,6 +142,20 @@ def rows_of(start: int, end: int) -> pa.Table:
     table = pa.Table.from_arrays([pa.array(column) for column in values], names=_NAMES.split(", "))
     deleted = table.column("_deleted").cast(pa.bool_())
     return table.set_column(table.schema.get_field_index("_deleted"), "_deleted", deleted)
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Write the rows that `fill` writes as a parquet file: keys, features, and the event time as `at`."""
+    names = ["tail", "delay", "speed", "carrier"]
+    writer: parquet.ParquetWriter | None = None
+    for start in range(0, rows, _ROWS_PER_FILE_PART):
+        part = rows_of(start, min(start + _ROWS_PER_FILE_PART, rows))
+        times = part.column("_event_time").cast(pa.timestamp("us", "UTC"))
+        table = part.select(names).append_column("at", times)
+        writer = writer or parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
 
 
 def write_labels(path: Path, rows: int, labels: int) -> None:
