@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +24,13 @@ class Done(NamedTuple):
         seconds: How long the work took.
         found: What came out, in a few numbers, by which contenders are held against each other.
         peak_kib: Peak memory of its process so far, KiB.
+        cpu_s: Seconds of processor time of its process, in all threads: what else the machine does is not in them.
     """
 
     seconds: float
     found: Sequence[float]
     peak_kib: int
+    cpu_s: float
 
 
 class Contender:
@@ -103,5 +106,6 @@ def serve(work: Callable[[], tuple[float, Sequence[Any]]]) -> None:
     """
     print("ready", flush=True)
     for _ in sys.stdin:
+        began = time.process_time()
         seconds, found = work()
-        print(json.dumps([seconds, found, peak_kib()]), flush=True)
+        print(json.dumps([seconds, found, peak_kib(), time.process_time() - began]), flush=True)

@@ -9,6 +9,7 @@ Beside them, without a goal, Feast with its DuckDB store, which reads the same r
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from oomstream.stores.settings import Settings, load_settings
 SIZES = ((100_000, 1_000_000), (1_000_000, 10_000_000))
 """Labels and rows of history."""
 QUICK_SIZES = ((10_000, 100_000),)
-MOST_WORK = 20_000_000
+MOST_WORK = 100_000_000
 """Rows times slowness from which on two pairs have to do: Feast's ten million rows take minutes a pair."""
 
 
@@ -75,18 +76,25 @@ def _measure(
 ) -> Figure:
     """Ours and a yardstick in turn."""
     pairs_wanted = options.pairs if rows * YARDSTICKS[yardstick].slowness < MOST_WORK else min(2, options.pairs)
-    found: list[Done] = []
+    ours: list[Done] = []
+    others: list[Done] = []
     with against as theirs, _start("ours", folder, rows, settings) as mine:
         for each in (mine, theirs):
             each.wait_ready()
-            _timed(each, found)  # the first time pays for imports and cold caches
+        _check_same(mine.work().found, theirs.work().found)  # the first time pays for imports and cold caches
         pairs = alternate(
-            lambda _: _timed(mine, found),
-            lambda _: _timed(theirs, found),
+            lambda _: _timed(mine, ours),
+            lambda _: _timed(theirs, others),
             pairs=pairs_wanted,
             label=f"{what}, {YARDSTICKS[yardstick].name}",
         )
-        facts = {"peak_mib": mine.peak_kib >> 10, "yardstick_peak_mib": theirs.peak_kib >> 10}
+        _check_same(ours[-1].found, others[-1].found)
+        facts = {
+            "peak_mib": mine.peak_kib >> 10,
+            "yardstick_peak_mib": theirs.peak_kib >> 10,
+            "cpu_s": statistics.median(done.cpu_s for done in ours),
+            "yardstick_cpu_s": statistics.median(done.cpu_s for done in others),
+        }
     return Figure(
         "training",
         what,
@@ -116,14 +124,12 @@ def _start(name: str, folder: Path, rows: int, settings: Settings) -> Contender:
     return Contender("benchmarks.training_contenders", name, str(folder), str(rows), environment=environment)
 
 
-def _timed(contender: Contender, found: list[Done]) -> float:
-    done = contender.work()
-    found.append(done)
-    if not _same(done.found, found[0].found):
-        raise AssertionError(f"training sets differ: {done.found} and {found[0].found}")
-    return done.seconds
+def _timed(contender: Contender, rounds: list[Done]) -> float:
+    rounds.append(contender.work())
+    return rounds[-1].seconds
 
 
-def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+def _check_same(one: Sequence[float], other: Sequence[float]) -> None:
     # Sums of floats depend on the order of the rows in their last digits; Feast says less than the others.
-    return all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(one, other, strict=False))
+    if not all(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) for a, b in zip(one, other, strict=False)):
+        raise AssertionError(f"training sets differ: {one} and {other}")

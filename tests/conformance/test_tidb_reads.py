@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.settings import load_settings
+from oomstream.stores.sql import mysql_reads
 from oomstream.stores.sql.history import SqlHistoryStore
 from oomstream.stores.sql.mysql_pages import PageStatements
 from oomstream.stores.sql.tables import HistoryTable
@@ -94,6 +95,48 @@ def test_pages_are_ranges_in_order(server: SqlServer) -> None:
         sql = PageStatements(table, ["n"], wanted, max_event_time_us=TIME_US + 3_000).page(after, 20)
         plan = _plan(url, sql, ())
         assert not [step for step in plan if _is_full_scan(step) or re.search(r"Sort_|TopN_|filesort", step)], plan
+
+
+def test_a_page_evaluates_only_times(tidb_server: SqlServer) -> None:
+    """On TiDB a page of all entities is ranges of the primary key; what is left to do for each row is its time."""
+    url = tidb_server.fresh_database()
+
+    async def fill() -> tuple[SqlHistoryStore, FeatureGroup]:
+        async with SqlHistoryStore(url, load_settings()) as store:
+            return store, await _filled(store)
+
+    store, mine = asyncio.run(fill())
+    after = ("k20", 1, TIME_US, 1, 7)
+    for limits in ({}, {"max_event_time_us": TIME_US + 3_000}):
+        sql = PageStatements(HistoryTable(mine, store._dialect), ["n"], None, **limits).page(after, 20)
+        left = " ".join(step for step in _plan(url, sql, ()) if "Selection" in step)
+        assert ("_event_time" in left) == bool(limits)
+        assert not re.search(r"\.(k|j|_source|_sequence)\b", left)
+
+
+def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text of usual length costs no statement beside its pages' own: their sizes are not asked for."""
+    asked: list[str] = []
+    rows_of = mysql_reads._Transaction.rows
+
+    async def noted(self: Any, sql: str, calls: int = 1) -> Any:
+        asked.append(sql)
+        return await rows_of(self, sql, calls)
+
+    async def check() -> None:
+        async with SqlHistoryStore(tidb_server.fresh_database(), load_settings()) as store:
+            await store.init()
+            [mine] = await register(store, group(features={"s": ["null", "string"]}))
+            source = await store.claim(topic())
+            await append(store, source, mine, *(event(at, "a", at, "x" * (at % 50)) for at in range(_ROWS)))
+            monkeypatch.setattr(mysql_reads._Transaction, "rows", noted)
+            async with store.cut() as cut:
+                asked.clear()
+                tables = [table async for table in cut.scan(mine, ["s"], batch_rows=1_000)]
+                assert sum(table.num_rows for table in tables) == _ROWS
+                assert asked == ["SELECT 1"] * (len(tables) + 1)  # the last page is empty
+
+    asyncio.run(check())
 
 
 def _plan(url: str, sql: str, parameters: Any) -> list[str]:
