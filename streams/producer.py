@@ -23,10 +23,11 @@ from oomstream.schemas.catalog import Catalog
 from oomstream.schemas.codec import BodyCodec, Encoded
 from oomstream.schemas.errors import InvalidEvent, InvalidRequest, Reason, StoreUnavailable
 from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
-from oomstream.schemas.groups import Category
+from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.schemas.keys import key_from_python
 from oomstream.schemas.online_value import encode_key
 from oomstream.schemas.types import us_from_time
+from oomstream.stores.catalog_cache import SHORTEST_INTERVAL_S
 from oomstream.stores.opening import history_store
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.streams.broker import MAX_MESSAGE_BYTES, Broker, need_broker
@@ -67,7 +68,7 @@ class FeatureProducer:
     Args:
         broker: Where.
         settings: Deadlines and the workers' consumer group.
-        catalog: Definitions; None = read them from the history database, and again when a group is unknown.
+        catalog: Definitions; None = read them from the history database, and again when a group or a field is unknown.
     """
 
     def __init__(self, broker: Broker, settings: Settings, catalog: Catalog | None = None) -> None:
@@ -75,6 +76,8 @@ class FeatureProducer:
         self._settings = settings
         self._timeout_s = settings.call_timeout_us / 1e6
         self._catalog = catalog
+        self._reads_catalog = catalog is None
+        self._read_at = float("-inf")
         self._codecs: dict[str, BodyCodec] = {}
         self._lock = threading.Lock()
         self._failures: list[tuple[str, str]] = []
@@ -148,9 +151,8 @@ class FeatureProducer:
             UnknownGroup: No such group.
             StoreUnavailable: The broker takes no more.
         """
-        codec = self._codec(group)
-        key, value = self._encode(codec, values)
-        self._enqueue(codec.group.topic, key, value, None, self._delivered)
+        definition, (encoded,) = self._encoded(group, [values])
+        self._enqueue(definition.topic, *_message(definition, encoded), None, self._delivered)
 
     def produce_delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> None:
         """Queue the deletion of an entity from a group, as of a time (None = now); `flush` delivers.
@@ -193,16 +195,8 @@ class FeatureProducer:
             UnknownGroup: No such group.
             StoreUnavailable: Some were not acknowledged; they may be in the log all the same.
         """
-        codec = self._codec(group)
-        definition = codec.group
-        encoded = [self._encode_event(codec, values) for values in rows]
-        sent = self._deliver(
-            definition.topic,
-            [
-                (tombstone_key(each.key, definition.keys), frame(definition.fingerprint, each.body), None)
-                for each in encoded
-            ],
-        )
+        definition, encoded = self._encoded(group, rows)
+        sent = self._deliver(definition.topic, [(*_message(definition, each), None) for each in encoded])
         return [
             place._replace(event_time_us=each.event_time_us, stored_key=encode_key(definition.id, each.entity))
             for place, each in zip(sent, encoded, strict=True)
@@ -236,9 +230,16 @@ class FeatureProducer:
         if left:
             raise StoreUnavailable(f"events not acknowledged by {self._broker.url} in time: {left}")
 
-    def _encode(self, codec: BodyCodec, values: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        encoded = self._encode_event(codec, values)
-        return tombstone_key(encoded.key, codec.group.keys), frame(codec.group.fingerprint, encoded.body)
+    def _encoded(self, group: str, rows: Sequence[Mapping[str, Any]]) -> tuple[FeatureGroup, list[Encoded]]:
+        """Events under the newest definition that is known; a field that is not may be newer than that."""
+        codec = self._codec(group)
+        try:
+            return codec.group, [self._encode_event(codec, values) for values in rows]
+        except InvalidEvent as exc:
+            if exc.reason is not Reason.UNKNOWN_FIELD or not self._reads_catalog:
+                raise
+            codec = self._newer_codec(group, codec)
+        return codec.group, [self._encode_event(codec, values) for values in rows]
 
     @staticmethod
     def _encode_event(codec: BodyCodec, values: Mapping[str, Any]) -> Encoded:
@@ -319,6 +320,15 @@ class FeatureProducer:
                 codec = self._codecs[group] = self._make_codec(group)
         return codec
 
+    def _newer_codec(self, group: str, known: BodyCodec) -> BodyCodec:
+        """That of the newest definition; whoever sends nothing but unknown fields does not read without a pause."""
+        with self._lock:
+            if self._codecs.get(group) is known:
+                time.sleep(max(0.0, self._read_at + SHORTEST_INTERVAL_S - time.monotonic()))
+                self._catalog = self._load_catalog()
+                self._codecs.clear()
+        return self._codec(group)
+
     def _make_codec(self, name: str) -> BodyCodec:
         if self._catalog is None or name not in self._catalog.groups:
             self._catalog = self._load_catalog()
@@ -341,8 +351,14 @@ class FeatureProducer:
         """Read the definitions, also where an event loop runs already (a notebook)."""
 
         async def load() -> Catalog:
+            self._read_at = time.monotonic()
             async with history_store(self._settings.history, self._settings) as history:
                 return await history.load_catalog()
 
         with ThreadPoolExecutor(1, thread_name_prefix="oomstream-catalog") as pool:
             return pool.submit(asyncio.run, load()).result()
+
+
+def _message(group: FeatureGroup, encoded: Encoded) -> tuple[bytes, bytes]:
+    """Key and value of an event's message."""
+    return tombstone_key(encoded.key, group.keys), frame(group.fingerprint, encoded.body)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
-from oomstream.schemas.errors import Fenced, InvalidRequest
+from oomstream.schemas.errors import Fenced, InvalidEvent, InvalidRequest, Reason
 from oomstream.schemas.events import RawRecord
 from oomstream.schemas.framing import EVENT_TIME_HEADER, frame, tombstone_key
 from oomstream.schemas.groups import Category
@@ -112,9 +112,17 @@ class LocalWriter:
             OomstreamError: As `push` does. Nothing was written, except where a store stayed down (`Fatal`: anything may
                 have been) or the database itself rejected a row (those before it were).
         """
-        codec = BodyCodec(await self._registered(group))
         now_us = self._now_us()
-        return await self._write(group, [self._event(codec, values, now_us) for values in rows])
+        registered = await self._registered(group)
+        try:
+            events = self._events(registered, rows, now_us)
+        except InvalidEvent as exc:
+            if exc.reason is not Reason.UNKNOWN_FIELD:
+                raise
+            # Perhaps a feature that is newer than what is known of the catalog.
+            await self._catalog.reload()
+            events = self._events(await self._registered(group), rows, now_us)
+        return await self._write(group, events)
 
     async def delete(self, group: str, key: Sequence[Any], event_time: datetime | None = None) -> tuple[int, int]:
         """Delete an entity from a group as of a time (None = now).
@@ -140,6 +148,10 @@ class LocalWriter:
         if catalog.group(group).category is not Category.STREAM:
             raise InvalidRequest(f"group {group!r} is a batch group: import a file instead of pushing events")
         return catalog.groups[group]
+
+    def _events(self, registered: RegisteredGroup, rows: Sequence[Mapping[str, Any]], now_us: int) -> list[RawRecord]:
+        codec = BodyCodec(registered)
+        return [self._event(codec, values, now_us) for values in rows]
 
     @staticmethod
     def _event(codec: BodyCodec, values: Mapping[str, Any], now_us: int) -> RawRecord:

@@ -167,6 +167,22 @@ def test_it_opens_where_a_loop_runs_and_finds_later_groups(tmp_path: Path, broke
     asyncio.run(notebook())
 
 
+def test_it_finds_later_features(tmp_path: Path, broker: Broker, catalog: Catalog) -> None:
+    """A feature that came after the producer was opened is taken, queued or sent; one that never came is refused."""
+    settings = settings_for(tmp_path, broker)
+    later = group()
+    schema = {**later.schema, "fields": [*later.schema["fields"], {"name": "gate", "type": ["null", "string"]}]}
+    with FeatureProducer.open(settings) as producer:
+        producer.send("plane", values())
+        newest = apply(settings, broker, group_from_avsc(schema)).group("plane")
+        producer.produce("plane", values(gate="A1"))
+        assert producer.send("plane", values(gate="A2")).offset == 2
+        with pytest.raises(InvalidEvent, match="gates"):
+            producer.send("plane", values(gates="A3"))
+    fingerprints = [(each.value() or b"")[2:10] for each in messages(broker, "plane")]
+    assert fingerprints == [catalog.group("plane").fingerprint, newest.fingerprint, newest.fingerprint]
+
+
 def test_events_that_cannot_be_delivered_are_errors(tmp_path: Path) -> None:
     """When the broker is gone, `flush`, `send` and the end of the context raise; nothing is lost silently."""
     with EmbeddedBroker() as embedded:
