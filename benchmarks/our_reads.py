@@ -1,11 +1,12 @@
 """The query module on the stores that the settings name: fills them, or reads as it is told.
 
-Usage: python -m benchmarks.our_reads fill ENTITIES, or … threads, or … tasks
+Usage: python -m benchmarks.our_reads fill ENTITIES, or … threads, … tasks, … clear
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,8 +53,8 @@ def schema_of(group: str) -> dict[str, Any]:
     }
 
 
-async def fill(settings: Settings, entities: int) -> None:
-    """Make both stores, register the groups, and write one online row of each for every entity."""
+async def fill(settings: Settings, entities: int) -> dict[str, int]:
+    """Make both stores, register the groups, and write one online row of each for every entity; gives groups' ids."""
     time_us = event_time_s() * 1_000_000
     async with history_store(settings.history, settings) as history, online_store(settings.online, settings) as online:
         await init_stores(history, online)
@@ -73,6 +74,14 @@ async def fill(settings: Settings, entities: int) -> None:
 
             for start in range(0, entities, _ROWS_AT_ONCE):
                 await online.upsert_newer([row(at) for at in range(start, min(start + _ROWS_AT_ONCE, entities))])
+        return {name: catalog.groups[name].group.id for name in GROUPS}
+
+
+async def clear(settings: Settings) -> None:
+    """Remove all online rows."""
+    async with online_store(settings.online, settings) as online:
+        while rows := await online.scan(b"", limit=_ROWS_AT_ONCE):
+            await online.delete([row.key for row in rows])
 
 
 def _features(shape: Shape) -> list[str]:
@@ -121,7 +130,9 @@ async def _opened(settings: Settings) -> AsyncFeatureStore:
 if __name__ == "__main__":
     match sys.argv[1]:
         case "fill":
-            asyncio.run(fill(load_settings(), int(sys.argv[2])))
+            print(json.dumps(asyncio.run(fill(load_settings(), int(sys.argv[2])))))
+        case "clear":
+            asyncio.run(clear(load_settings()))
         case "threads":
             serve_threads(load_settings())
         case "tasks":

@@ -1,7 +1,7 @@
 """Planes whose features are read online, alike for every contender: needs nothing but Python.
 
 Three groups of one entity: `plane` with 50 features, `engine` and `crew` with 10 each. Of five features in a row, two
-are integers, two doubles, one text; every seventh value is null.
+are integers, two doubles, one text; a seventh of all values is null.
 """
 
 from __future__ import annotations
@@ -29,26 +29,31 @@ class Shape(NamedTuple):
         name: In words.
         keys: How many entities.
         features: How many features of each group, by group.
-        reads: Reads of one round, all callers together.
+        reads: Reads of one round, by the number of callers, all of them together. Of short reads there are so many that
+            callers, who take turns every 5 ms, meet.
     """
 
     name: str
     keys: int
     features: Mapping[str, int]
-    reads: int
+    reads: Mapping[int, int]
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """Group and feature of every feature asked for."""
-        return [(group, feature_name(at)) for group, count in self.features.items() for at in range(count)]
+        """Group and feature of every feature asked for: of each group so many, spread over it, of every type."""
+        found = []
+        for group, count in self.features.items():
+            step = GROUPS[group] // count
+            found += [(group, feature_name(at * step + at % step)) for at in range(count)]
+        return found
 
 
 SHAPES = {
     each.name: each
     for each in (
-        Shape("1 key x 5 features", 1, {"plane": 5}, 640),
-        Shape("100 keys x 50 features", 100, {"plane": 50}, 128),
-        Shape("100 keys x 3 groups of 10", 100, {"plane": 10, "engine": 10, "crew": 10}, 160),
+        Shape("1 key x 5 features", 1, {"plane": 5}, {1: 1_000, 32: 3_200}),
+        Shape("100 keys x 50 features", 100, {"plane": 50}, {1: 200, 32: 256}),
+        Shape("100 keys x 3 groups of 10", 100, {"plane": 10, "engine": 10, "crew": 10}, {1: 200, 32: 256}),
     )
 }
 
@@ -65,7 +70,7 @@ def feature_type(at: int) -> str:
 
 def values_of(group: str, entity: int) -> dict[str, Value]:
     """Every feature of one entity in one group."""
-    return {feature_name(at): _value(entity * 7 + len(group), at) for at in range(GROUPS[group])}
+    return {feature_name(at): _value(entity * 11 + len(group), at) for at in range(GROUPS[group])}
 
 
 def _value(seed: int, at: int) -> Value:

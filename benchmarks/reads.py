@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,55 +34,85 @@ HOW = {"threads": "sync", "tasks": "async"}
 
 _FEAST = "Feast 0.67, SQLite"
 _FEAST_GOAL = 0.2
-_READS_A_CALLER = 4
-"""At least; so that 32 callers overlap for more than a moment."""
+_BARE = "bare tikv-client"
+_BARE_GOAL = 1.1
+_STALENESS = "50ms"
 _QUICK_SHARE = 8
-_FILL_TIMEOUT_S = 600
+_TIMEOUT_S = 600
 
 
 def run(options: Options) -> Iterator[Figure]:
     """Measure p50 and p99, milliseconds a read."""
-    if options.servers:
-        return
     entities = QUICK_ENTITIES if options.quick else ENTITIES
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        environment = {"OOMSTREAM_DATA_DIR": str(folder / "ours")}
-        fill(entities, environment)
-        try:
-            feast = feast_python()
-        except BuildFailed as exc:
-            print(f"  no figure beside Feast: its environment cannot be made ({str(exc).splitlines()[0]})")
-            return
-        (folder / "feast").mkdir()
+    with tempfile.TemporaryDirectory() as folder:
+        yield from (_on_tikv if options.servers else _embedded)(Path(folder), entities, options)
+
+
+def _embedded(folder: Path, entities: int, options: Options) -> Iterator[Figure]:
+    try:
+        feast = feast_python()
+    except BuildFailed as exc:
+        print(f"  left out: Feast's environment cannot be made ({str(exc).splitlines()[0]})")
+        return
+    environment = {"OOMSTREAM_DATA_DIR": str(folder / "ours")}
+    _ours("fill", str(entities), environment=environment)
+    (folder / "feast").mkdir()
+    for how in HOW:
+        with ExitStack() as stack:
+            ours = _started(stack, Contender("benchmarks.our_reads", how, environment=environment))
+            arguments = (str(folder / "feast"), str(entities), how)
+            theirs = _started(stack, Contender("benchmarks.feast_reads", *arguments, python=feast))
+            yield from _shapes(Match(ours, theirs, _FEAST, "embedded", _FEAST_GOAL), how, entities, options)
+
+
+def _on_tikv(folder: Path, entities: int, options: Options) -> Iterator[Figure]:
+    """Definitions are kept in a file here, online rows in a namespace of their own, which is emptied again."""
+    url = f"{os.environ['OOMSTREAM_ONLINE_URL'].rstrip('/')}/reads-{time.time_ns()}"
+    environment = {
+        "OOMSTREAM_DATA_DIR": str(folder),
+        "OOMSTREAM_ONLINE_URL": url,
+        "OOMSTREAM_HISTORY_URL": f"sqlite:///{folder / 'history.db'}",
+    }
+    ids = json.loads(_ours("fill", str(entities), environment=environment))
+    arguments = [f"{name}={number}" for name, number in ids.items()]
+    try:
         for how in HOW:
             with ExitStack() as stack:
-                ours = stack.enter_context(Contender("benchmarks.our_reads", how, environment=environment))
-                arguments = (str(folder / "feast"), str(entities), how)
-                theirs = stack.enter_context(Contender("benchmarks.feast_reads", *arguments, python=feast))
-                for each in (ours, theirs):
-                    each.wait_ready()
-                for shape, callers in itertools.product(SHAPES.values(), CALLERS):
-                    what = f"{shape.name}, {HOW[how]}, {callers} {'caller' if callers == 1 else 'callers'}"
-                    orders = rounds(shape, callers, entities, options)
-                    yield from figures(Match(ours, theirs, _FEAST, "embedded", _FEAST_GOAL), what, orders)
+                bare = _started(stack, Contender("benchmarks.tikv_reads", url, how, *arguments))
+                ours = _started(stack, Contender("benchmarks.our_reads", how, environment=environment))
+                yield from _shapes(Match(ours, bare, _BARE, "TiKV", _BARE_GOAL), how, entities, options)
+                stale = {**environment, "OOMSTREAM_ONLINE_MAX_AGE": _STALENESS}
+                ours = _started(stack, Contender("benchmarks.our_reads", how, environment=stale))
+                stores = f"TiKV, up to {_STALENESS} old"
+                yield from _shapes(Match(ours, bare, _BARE, stores, 1.0), how, entities, options)
+    finally:
+        _ours("clear", environment=environment)
 
 
-def fill(entities: int, environment: Mapping[str, str]) -> None:
-    """Write our rows, in a process of its own."""
+def _ours(*arguments: str, environment: Mapping[str, str]) -> str:
+    """Run a command of our reader's to its end; gives what it printed."""
     Path(environment["OOMSTREAM_DATA_DIR"]).mkdir(exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.our_reads", "fill", str(entities)],
-        env={**os.environ, **environment},
-        check=True,
-        timeout=_FILL_TIMEOUT_S,
+    command = [sys.executable, "-m", "benchmarks.our_reads", *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True, timeout=_TIMEOUT_S
     )
+    return done.stdout
+
+
+def _started(stack: ExitStack, contender: Contender) -> Contender:
+    stack.enter_context(contender).wait_ready()
+    return contender
+
+
+def _shapes(match: Match, how: str, entities: int, options: Options) -> Iterator[Figure]:
+    for shape, callers in itertools.product(SHAPES.values(), CALLERS):
+        what = f"{shape.name}, {HOW[how]}, {callers} {'caller' if callers == 1 else 'callers'}"
+        yield from figures(match, what, rounds(shape, callers, entities, options))
 
 
 def rounds(shape: Shape, callers: int, entities: int, options: Options) -> list[Order]:
     """What each pair does."""
-    reads = shape.reads // (_QUICK_SHARE if options.quick else 1)
-    reads = max(reads, callers * _READS_A_CALLER)
+    reads = max(callers, shape.reads[callers] // (_QUICK_SHARE if options.quick else 1))
     return [Order(shape.name, callers, reads, entities, seed) for seed in range(options.pairs)]
 
 

@@ -122,6 +122,12 @@ class Settings(BaseSettings):
     call_timeout_us: DurationUs = Field(
         30_000_000, gt=0, alias="OOMSTREAM_CALL_TIMEOUT", description="Deadline of one call to a store or a broker."
     )
+    online_max_age_us: DurationUs = Field(
+        0,
+        le=10_000_000,
+        alias="OOMSTREAM_ONLINE_MAX_AGE",
+        description="How old what online reads answer may be, where that saves a round trip (TiKV); 0 = not at all.",
+    )
 
     serve_port: int = Field(6566, ge=0, le=65_535, description="HTTP port of `oomstream serve`; 0 = a free one.")
     serve_grpc_port: int = Field(50_051, ge=0, le=65_535, description="Its gRPC port; 0 = a free one.")

@@ -21,6 +21,7 @@ from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.connection import Connection
 from oomstream.stores.tikv.deadline import Deadline
 from oomstream.stores.tikv.driver import TikvDriver
+from oomstream.stores.tikv.moments import Moments
 from oomstream.stores.tikv.sizes import AnswerSize, commits
 from oomstream.stores.tikv.transactions import LostCommit, Transactions, Written
 from oomstream.stores.tikv.troubles import LOST_COMMIT, NO_ANSWER, Remedy, Trouble, trouble_of
@@ -57,6 +58,8 @@ class ClientDriver(TikvDriver):
         self._attempt_timeout_s = call_timeout_s / _ATTEMPTS
         self._connection = Connection(address.pd, self._attempt_timeout_s)
         self._size = AnswerSize()
+        self._patience = snapshots.Patience()
+        self._moments = Moments()
         self._transactions = Transactions(self._size)
         self._slots = asyncio.Semaphore(_COMMITS_AT_ONCE)
 
@@ -106,13 +109,15 @@ class ClientDriver(TikvDriver):
         timestamp = await client.current_timestamp()
         return await snapshots.read_at(client, timestamp, list(dict.fromkeys(keys)), self._size)
 
-    async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
-        """One snapshot, of now if it answers at once."""
+    async def read_aged(self, keys: Sequence[bytes], *, max_age_s: float = 0.0) -> OnlineRead:
+        """One snapshot, of now (or as old as it may be) if it answers at once."""
         if not keys:
             return OnlineRead([])
 
         async def attempt(client: Any) -> OnlineRead:
-            return await snapshots.read_youngest(client, await client.current_timestamp(), keys, self._size)
+            timestamp, age_s = await self._moments.now_or_before(client, max_age_s)
+            read = await snapshots.read_youngest(client, timestamp, keys, self._size, self._patience)
+            return read._replace(age_us=read.age_us + round(age_s * 1e6)) if age_s else read
 
         return await self._call("read", attempt)
 

@@ -38,8 +38,13 @@ class TikvDriver(ABC):
         """The newest committed values, all of one moment; waits for locks of killed writers to expire."""
 
     @abstractmethod
-    async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
-        """Values of one moment, which is now unless rows are locked, and else just before they were."""
+    async def read_aged(self, keys: Sequence[bytes], *, max_age_s: float = 0.0) -> OnlineRead:
+        """Values of one moment, which is now unless rows are locked, and else just before they were.
+
+        Args:
+            keys: Stored keys.
+            max_age_s: So much earlier the moment may be in any case, seconds, if that saves asking PD for one.
+        """
 
     @abstractmethod
     async def scan(self, start: bytes, end: bytes, limit: int) -> list[OnlineRow]:

@@ -19,7 +19,9 @@ from oomstream.stores.base import OnlineRead
 from oomstream.stores.tikv.sizes import AnswerSize
 from oomstream.stores.tikv.troubles import Remedy, answer_bytes, trouble_of
 
-BatchGet = Callable[[list[bytes]], Awaitable[list[tuple[bytes, bytes]]]]
+_Pairs = list[tuple[bytes, bytes]]
+
+BatchGet = Callable[[list[bytes]], Awaitable[_Pairs]]
 """`batch_get` of a snapshot or of a transaction."""
 
 _Read = asyncio.Task[dict[bytes, bytes]]
@@ -30,7 +32,10 @@ _PHYSICAL_SHIFT = 18
 """A timestamp is milliseconds, then 18 bits of a counter within the millisecond."""
 
 _HEDGE_S = 0.03
-"""So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds."""
+_LONGEST_HEDGE_S = 0.5
+_USUAL_TIMES = 4
+"""So long a read may take before older moments are tried beside it: several times as long as reads take just now. In
+a busy process they take long, and more of them would only make it busier."""
 
 _GRACE_S = 0.01
 """How long an answer of an older moment waits for those of younger ones; or as long as it took itself."""
@@ -44,6 +49,22 @@ AGES_MS = (60, 250, 1_000, 4_000, 16_000)
 _PROBES = 4
 _CLOSE_MS = 20
 """So close to the lock is near enough."""
+
+
+class Patience:
+    """How long a read may take before older moments are tried beside it; learns from those that were answered."""
+
+    def __init__(self) -> None:
+        self._usual_s = 0.0
+
+    @property
+    def hedge_s(self) -> float:
+        """Seconds."""
+        return min(_LONGEST_HEDGE_S, max(_HEDGE_S, _USUAL_TIMES * self._usual_s))
+
+    def learn(self, seconds: float) -> None:
+        """Note how long a read of now took."""
+        self._usual_s += (seconds - self._usual_s) / 8
 
 
 def earlier(timestamp: int, milliseconds: int) -> int:
@@ -74,8 +95,14 @@ async def get_all(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) 
 
 
 async def _get_piece(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) -> dict[bytes, bytes]:
+    return await _piece(batch_get(list(keys)), batch_get, keys, size)
+
+
+async def _piece(
+    answer: Awaitable[_Pairs], batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize
+) -> dict[bytes, bytes]:
     try:
-        pairs = await batch_get(list(keys))
+        pairs = await answer
     except Exception as exc:
         trouble = trouble_of(exc)
         if trouble is None or trouble.remedy is not Remedy.HALVE or len(keys) == 1:
@@ -110,8 +137,38 @@ async def scan_at(
     return rows
 
 
-async def read_youngest(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize) -> OnlineRead:
-    """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers.
+async def read_youngest(
+    client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, patience: Patience
+) -> OnlineRead:
+    """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    batch_get: BatchGet = client.snapshot(timestamp, False).batch_get
+    # Nearly every read is one request, whose answer is a future: a task around it would cost as much as all the rest.
+    is_one = len(keys) <= size.rows
+    answer: Any = batch_get(list(keys)) if is_one else asyncio.create_task(get_all(batch_get, keys, size))
+    try:
+        await asyncio.wait((answer,), timeout=patience.hedge_s)
+    except BaseException:
+        answer.cancel()
+        raise
+    in_time = answer.done()
+    if in_time and answer.exception() is None:
+        found = await _piece(answer, batch_get, keys, size) if is_one else answer.result()
+        patience.learn(clock() - began)
+        return OnlineRead(list(map(found.get, keys)))
+    now: _Read = asyncio.create_task(_piece(answer, batch_get, keys, size)) if is_one else answer
+    # An answer that was refused as too large is asked for again, in halves.
+    read = await _search(client, timestamp, keys, size, now, wait_s=_HEDGE_S if in_time else 0.0)
+    if not read.age_us:
+        patience.learn(clock() - began)
+    return read
+
+
+async def _search(
+    client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, now: _Read, *, wait_s: float
+) -> OnlineRead:
+    """Values at a timestamp, or at the youngest earlier moment that answers; `now`, which is under way, goes first.
 
     The client does not tell when a lock was set, so the moment is searched for: several are tried at once, then
     several between the youngest that answered and the next that did not.
@@ -119,7 +176,7 @@ async def read_youngest(client: Any, timestamp: int, keys: Sequence[bytes], size
     clock = asyncio.get_running_loop().time
     began = clock()
     grace_s = _GRACE_S
-    reads: dict[_Read, int] = {}
+    reads: dict[_Read, int] = {now: 0}
 
     def read(age_ms: int) -> _Read:
         task = asyncio.create_task(read_at(client, earlier(timestamp, age_ms), keys, size))
@@ -127,8 +184,8 @@ async def read_youngest(client: Any, timestamp: int, keys: Sequence[bytes], size
         return task
 
     try:
-        now = read(0)
-        await asyncio.wait({now}, timeout=_HEDGE_S)
+        if wait_s:
+            await asyncio.wait({now}, timeout=wait_s)
         if not now.done():
             for age_ms in AGES_MS:
                 read(age_ms)

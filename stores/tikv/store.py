@@ -27,7 +27,7 @@ class TikvOnlineStore(OnlineStore):
 
     Args:
         url: ``tikv://pd1:2379,pd2:2379/NAME``.
-        settings: Of which the deadline of a call counts here.
+        settings: Of which the deadline of a call counts here, and how old what is served may be.
 
     Raises:
         InvalidSetting: The URL is wrong, or asks for TLS.
@@ -38,6 +38,7 @@ class TikvOnlineStore(OnlineStore):
         self.url = address.shown
         self._prefix = address.row_prefix
         self._pairing_key = address.pairing_key
+        self._max_age_s = settings.online_max_age_us / 1e6
         self._driver: TikvDriver = ClientDriver(address, settings.call_timeout_us / 1e6)
 
     async def open(self) -> None:
@@ -86,9 +87,9 @@ class TikvOnlineStore(OnlineStore):
         return await self._driver.read([prefix + key for key in keys])
 
     async def read_aged(self, keys: Sequence[bytes]) -> OnlineRead:
-        """Values all of one moment: now, or just before a killed writer locked one of them."""
+        """Values all of one moment: now, as long ago as settings allow, or just before a killed writer locked one."""
         prefix = self._prefix
-        return await self._driver.read_aged([prefix + key for key in keys])
+        return await self._driver.read_aged([prefix + key for key in keys], max_age_s=self._max_age_s)
 
     async def scan(self, prefix: bytes, *, after: bytes | None = None, limit: int = 1000) -> list[OnlineRow]:
         """Rows in key order, all of one moment."""

@@ -1,0 +1,129 @@
+"""What a read for serving asks of TiKV, counted on a real server, and how old it may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from oomstream.stores.settings import load_settings
+from oomstream.stores.tikv.moments import Moments
+from oomstream.stores.tikv.snapshots import Patience
+from oomstream.stores.tikv.store import TikvOnlineStore
+from tests.faults.tikv_rows import rows
+
+
+class Counted:
+    """A client that counts what goes to PD and to TiKV."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: Counter[str] = Counter()
+
+    def current_timestamp(self) -> Any:
+        """One round trip to PD."""
+        self.calls["timestamp"] += 1
+        return self._client.current_timestamp()
+
+    def snapshot(self, *arguments: Any) -> Counted:
+        """Nothing yet."""
+        made = Counted(self._client.snapshot(*arguments))
+        made.calls = self.calls
+        return made
+
+    def batch_get(self, keys: list[bytes]) -> Any:
+        """One round trip to TiKV, as the test's server has one region."""
+        self.calls["batch_get"] += 1
+        return self._client.batch_get(keys)
+
+
+def counted(store: TikvOnlineStore) -> Counter[str]:
+    """Count the calls of an open store from now on."""
+    connection: Any = store._driver._connection  # type: ignore[attr-defined]
+    connection._client = client = Counted(connection._client)
+    return client.calls
+
+
+def test_a_read_is_two_round_trips(tikv_url: str) -> None:
+    """One timestamp and one request for values, whatever the number of keys, until they are too many for one answer."""
+
+    async def check() -> None:
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            written = rows(256)
+            await store.upsert_newer(written)
+            for _ in range(40):  # it learns from answers how large rows are
+                await store.read_aged([row.key for row in written[:30]])
+            calls = counted(store)
+            for keys in (1, 30, 256):
+                calls.clear()
+                await store.read_aged([row.key for row in written[:keys]])
+                assert calls == {"timestamp": 1, "batch_get": 1}
+
+    asyncio.run(check())
+
+
+def test_reads_that_may_be_a_little_old_are_one_round_trip(tikv_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads that follow each other share a timestamp; they tell an age within the bound, and never one of more."""
+    monkeypatch.setenv("OOMSTREAM_ONLINE_MAX_AGE", "10s")
+
+    async def check() -> None:
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            await store.upsert_newer(rows(3))
+            calls = counted(store)
+            keys = [row.key for row in rows(3)]
+            for _ in range(20):
+                found = await store.read_aged(keys)
+                assert found.values == [row.value for row in rows(3)]
+                assert 0 <= found.age_us <= 10_000_000
+            assert calls == {"timestamp": 1, "batch_get": 20}
+            calls.clear()
+            await asyncio.gather(*[store.read(keys) for _ in range(5)])
+            assert calls["timestamp"] == 5  # `read` is of now
+
+    asyncio.run(check())
+
+
+def test_a_timestamp_is_used_until_its_age_and_renewed_beside_reads(tikv_url: str) -> None:
+    """From half its age on the next one is asked for and taken when it is there; past its age it is not used."""
+
+    async def check() -> None:
+        now_s = 100.0
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            calls = counted(store)
+            client = store._driver._connection._client  # type: ignore[attr-defined]
+            moments = Moments(clock=lambda: now_s)
+            together = await asyncio.gather(*[moments.now_or_before(client, 1.0) for _ in range(3)])
+            first = together[0].timestamp
+            assert together == [(first, 0.0)] * 3
+            assert calls["timestamp"] == 1
+            now_s += 0.5
+            assert await moments.now_or_before(client, 1.0) == (first, 0.5)
+            assert calls["timestamp"] == 1
+            now_s += 0.25
+            assert await moments.now_or_before(client, 1.0) == (first, 0.75)
+            assert calls["timestamp"] == 2
+            assert (await moments.now_or_before(client, 0.5)).timestamp > first
+            now_s += 1.1
+            late = await moments.now_or_before(client, 1.0)
+            assert late.age_s == 0.0
+            assert calls["timestamp"] == 3
+            assert (await moments.now_or_before(client, 0.0)).timestamp > late.timestamp
+            assert (await moments.now_or_before(Counted(client), 1.0)).age_s == 0.0  # another client asks for itself
+
+    asyncio.run(check())
+
+
+def test_patience_grows_with_what_reads_take() -> None:
+    """Older moments are tried after 30 ms, later while reads take long, after half a second at the latest."""
+    patience = Patience()
+    assert patience.hedge_s == 0.03
+    patience.learn(0.4)
+    assert patience.hedge_s == pytest.approx(0.2)
+    for _ in range(50):
+        patience.learn(1.0)
+    assert patience.hedge_s == 0.5
+    for _ in range(50):
+        patience.learn(0.002)
+    assert patience.hedge_s == 0.03
