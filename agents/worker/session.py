@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -16,6 +15,7 @@ from oomstream.agents.worker.assignment import Assignment
 from oomstream.agents.worker.consumer_options import ConsumerOptions
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import PartitionRunner, Pipeline
+from oomstream.agents.worker.stopping import starting_backoff
 from oomstream.agents.worker.transport import COMMIT_S
 from oomstream.agents.worker.watch import Watch, check_incarnations, mind_coordination
 from oomstream.schemas.errors import Fatal, OomstreamError, StoreUnavailable
@@ -85,6 +85,7 @@ class Session:
 
         Raises:
             Fatal: A promise would break, or an outage outlasted its budget.
+            Stopped: `stop` was set while it waited for the broker.
         """
         watching: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(changed),
@@ -94,7 +95,7 @@ class Session:
         try:
             if stop.is_set() or not self._topics:
                 return
-            backoff = Backoff(self._settings.outage_budget_us / 1e6, where="worker")
+            backoff = starting_backoff(self._settings, stop)
             self._current = await backoff.call(self._look_at_topics)
             await self._start(watching, backoff)
             if self._app is not None and not any(each.done() for each in watching):
@@ -218,10 +219,3 @@ class Session:
 def _milliseconds(text: str) -> int:
     """The setting `start`, when it is a time, in Kafka's unit."""
     return us_from_text(text if len(text) > 10 else f"{text}T00:00:00+00:00") // 1000
-
-
-async def sleep_until(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but not longer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

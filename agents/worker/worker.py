@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.runner import Pipeline
 from oomstream.agents.worker.self_check import check_faust
-from oomstream.agents.worker.session import Session, sleep_until
+from oomstream.agents.worker.session import Session
+from oomstream.agents.worker.stopping import Stopped, sleep_until, starting_backoff
 from oomstream.agents.worker.stores import wait_for_stores
 from oomstream.agents.worker.tidying import tidy
 from oomstream.agents.worker.watch import STUCK_S
@@ -20,7 +22,6 @@ from oomstream.stores.base import SourceName
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.opening import Stores
 from oomstream.stores.settings import Settings
-from oomstream.streams.backoff import Backoff
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import KafkaDeadLetterSink
 from oomstream.streams.ingest import SourceIngest
@@ -76,7 +77,11 @@ class Worker:
         """
         check_faust()
         broker = self._broker or need_broker(self._settings)
-        async with wait_for_stores(self._settings) as stores:
+        with suppress(Stopped):
+            await self._run(broker)
+
+    async def _run(self, broker: Broker) -> None:
+        async with wait_for_stores(self._settings, self._stop) as stores:
             catalog = CatalogCache(stores.history)
             pipelines = self._pipelines(stores, catalog, broker)
             tidying = asyncio.ensure_future(tidy(*stores, lambda: session is not None and session.elected))
@@ -124,7 +129,7 @@ class Worker:
 
     async def _find_groups(self, catalog: CatalogCache) -> list[FeatureGroup]:
         """The groups to read now; waits for the first if there is none; none if the worker is stopped meanwhile."""
-        backoff = Backoff(self._settings.outage_budget_us / 1e6, where="worker")
+        backoff = starting_backoff(self._settings, self._stop)
         said = False
         while not self._stop.is_set():
             groups = self._wanted(await backoff.call(catalog.reload))

@@ -210,3 +210,17 @@ def test_status_tells_what_was_skipped(tmp_path: Path) -> None:
     told = cli.run("status").stderr
     assert re.search(r"^rides\[3\]: offsets 0 to 8 were skipped unread at 20\d\d-\S+Z$", told, re.MULTILINE), told
     assert cli.run("status", "-o", "json").stderr == ""
+
+
+@pytest.mark.parametrize("missing", ["OOMSTREAM_BROKER_URL", "OOMSTREAM_HISTORY_URL"])
+def test_a_worker_that_waits_for_a_server_can_be_stopped(tmp_path: Path, missing: str) -> None:
+    """Case 29: asked to stop while it waits for a broker or a store, a worker ends at once, exit code 0."""
+    cli = Cli(tmp_path)
+    cli.define()
+    cli.run("apply", "rides.avsc")
+    cli.environment["OOMSTREAM_BROKER_URL"] = "kafka://127.0.0.1:1"
+    if missing == "OOMSTREAM_HISTORY_URL":
+        cli.environment[missing] = "tidb://root@127.0.0.1:1/oomstream"
+    with cli.running("worker", until="trying again") as said:
+        pass
+    assert "drained" in said[-1]
