@@ -324,6 +324,15 @@ def test_what_from_oomstore_shows(tmp_path: Path) -> None:
     }
 
 
+def test_from_oomstore_names_tests_that_there_are() -> None:
+    """Every fault of oomstore in the page's table is shown right by tests of those names."""
+    page = (Path(__file__).parents[2] / "docs" / "from-oomstore.md").read_text(encoding="utf-8")
+    there = "".join(each.read_text(encoding="utf-8") for each in Path(__file__).parent.glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in there] == []
+
+
 def test_a_store_that_there_is_not(folder: Path) -> None:
     """A configuration of stores that are not here is one sentence, without the password."""
     (folder / "redis.yaml").write_text("online-store: {redis: {host: h, password: geheim}}\n", encoding="utf-8")

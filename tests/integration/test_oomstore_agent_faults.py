@@ -63,6 +63,12 @@ def push_command(user: OomstoreUser, name: str, count: int, time_ms: int) -> sub
     )
 
 
+def check_pushed(process: subprocess.Popen[str]) -> None:
+    """A `push` ends well."""
+    said, _ = process.communicate(timeout=PROCESS_S)
+    assert (process.returncode, said.startswith("pushed: source ")) == (0, True), said
+
+
 def in_a_new_process(user: OomstoreUser, *arguments: str) -> list[str]:
     """Lines that a verb prints in a process of its own."""
     command = user.cli.command(*arguments)
@@ -125,12 +131,19 @@ def test_two_push_processes_push_the_same_entity_and_the_newest_stays(user: Ooms
     """Whichever of two `push` commands that run at once ends last, the newest event time is online."""
     for number in range(3):
         older, newer = DAY + 2 * number, DAY + 2 * number + 1
-        started = [push_command(user, "ann", 2 * number, older), push_command(user, "ann", 2 * number + 1, newer)]
-        for each in started:
-            said, _ = each.communicate(timeout=PROCESS_S)
-            assert (each.returncode, said.startswith("pushed: source ")) == (0, True), said
+        with (
+            push_command(user, "ann", 2 * number, older) as one,
+            push_command(user, "ann", 2 * number + 1, newer) as other,
+        ):
+            check_pushed(one)
+            check_pushed(other)
         assert user.online(["ann"], "click.count") == [(2 * number + 1,)]
-    assert user.joined([("ann", DAY + at) for at in range(6)], "click.count") == [(at,) for at in range(6)]
+    with push_command(user, "ann", 99, DAY - 1) as last:
+        check_pushed(last)
+    assert user.online(["ann"], "click.count") == [(5,)]
+    assert user.joined([("ann", DAY + at) for at in range(-1, 6)], "click.count") == [
+        (count,) for count in (99, 0, 1, 2, 3, 4, 5)
+    ]
     user.check_verified()
 
 
