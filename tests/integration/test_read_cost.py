@@ -10,7 +10,7 @@ import asyncio
 import random
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,7 +45,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Statements that online reads send to SQLite from now on."""
     seen: list[str] = []
     connect = sqlite_reads._connect
@@ -56,7 +56,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return connection
 
     monkeypatch.setattr(sqlite_reads, "_connect", traced)
-    yield seen
+    return seen
 
 
 def request(shape: Shape) -> tuple[list[str], list[dict[str, str]]]:
