@@ -86,9 +86,9 @@ class Marks:
             self._times.setdefault(mark.entity, {})[mark.key_hash] = mark.time_us
             self.number = max(self.number, mark.number)
 
-    def concern(self, entity: str) -> bool:
-        """Whether there is any mark of a kind of entity."""
-        return entity in self._times
+    def concern(self, entity: str, since_us: int = 0) -> bool:
+        """Whether any mark of a kind of entity covers events of a time, or of later ones."""
+        return any(time_us >= since_us for time_us in self._times.get(entity, {}).values())
 
     def cover(self, entity: str, encoded_key: bytes, event_time_us: int) -> bool:
         """Whether an event of that time is forgotten."""

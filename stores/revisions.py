@@ -167,12 +167,13 @@ class RevisionStore(ABC):
         Of a draft that was published already it changes nothing, so that it can be called again after a lost answer.
 
         Args:
-            group: Its group.
+            group: Its group, with the marks of forgotten entities that its rows obey (`FeatureGroup.forgets`).
             draft: What `begin_revision` gave.
             time_us: Anchor it to this time, UTC microseconds (> 0); None = now, until its first sync.
 
         Raises:
             Fenced: The draft is gone.
+            DefinitionChanged: Entities were forgotten since the group was read, and may be in the draft: erase them.
         """
 
     @abstractmethod

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.errors import DefinitionChanged, InvalidEvent, OomstreamError
+from oomstream.schemas.events import Plain
 from oomstream.schemas.keys import encode_entity
 from oomstream.stores.base import HistoryStore
 from oomstream.stores.catalog_cache import CatalogCache
@@ -109,7 +111,7 @@ class RevisionImport:
         self, registered: RegisteredGroup, draft: Revision, reader: RevisionReader, batch: RowBatch
     ) -> None:
         found = await asyncio.to_thread(reader.rows, batch)
-        places = self._kept(registered, found)
+        places = self._kept(registered, draft, found)
         for start in range(0, len(places), ROWS_PER_LOAD):
             piece = [found[at] for at in places[start : start + ROWS_PER_LOAD]]
             try:
@@ -120,13 +122,15 @@ class RevisionImport:
                 at, error = await self._guilty(registered, draft, piece)
                 raise reader.error(batch, places[start + at], f"is refused by the database: {error}") from None
 
-    def _kept(self, registered: RegisteredGroup, rows: Sequence[RevisionRow]) -> Sequence[int]:
-        """Numbers of the rows of entities that are not forgotten: a revision of a time before that has none of them."""
-        marks, entity = self._catalog.marks, registered.group.entity
-        if self._time_us is None or marks is None or not marks.concern(entity):
+    def _kept(self, registered: RegisteredGroup, draft: Revision, rows: Sequence[RevisionRow]) -> Sequence[int]:
+        """Numbers of the rows of entities that are not forgotten: a revision known before that has none of them."""
+        marks, entity, known_us = self._catalog.marks, registered.group.entity, self._known_us(draft)
+        if marks is None or not marks.concern(entity, known_us):
             return range(len(rows))
-        time_us = self._time_us
-        return [at for at, row in enumerate(rows) if not marks.cover(entity, encode_entity(row.key), time_us)]
+        return [at for at, row in enumerate(rows) if not marks.cover(entity, encode_entity(row.key), known_us)]
+
+    def _known_us(self, draft: Revision) -> int:
+        return draft.create_time_us if self._time_us is None else min(self._time_us, draft.create_time_us)
 
     async def _guilty(
         self, registered: RegisteredGroup, draft: Revision, rows: Sequence[RevisionRow]
@@ -147,7 +151,24 @@ class RevisionImport:
     async def _publish(self, registered: RegisteredGroup, draft: Revision) -> Revision:
         # The same draft again changes nothing, so a lost answer does not cost the whole import.
         outage = Backoff(self._budget_s, where=f"import of {self._where}")
-        return await outage.call(lambda: self._history.publish_revision(registered.group, draft, time_us=self._time_us))
+        while True:
+            publish = partial(self._history.publish_revision, registered.group, draft, time_us=self._time_us)
+            try:
+                return await outage.call(publish)
+            except DefinitionChanged:
+                registered = await self._without_forgotten(registered, draft)
+
+    async def _without_forgotten(self, registered: RegisteredGroup, draft: Revision) -> RegisteredGroup:
+        """Erase rows of entities that were forgotten while rows came in; gives the group that knows of them."""
+        newest = (await self._catalog.reload()).groups[self._group]
+        after: tuple[Plain, ...] | None = None
+        while page := await self._history.scan_revision(registered.group, draft, after=after, limit=ROWS_PER_LOAD):
+            kept = set(self._kept(newest, draft, page))
+            gone = [row.key for at, row in enumerate(page) if at not in kept]
+            if gone:
+                await self._history.erase_from_revision(registered.group, draft, gone)
+            after = page[-1].key
+        return newest
 
     async def _discard(self, draft: Revision) -> None:
         try:

@@ -127,7 +127,7 @@ class SqlRevisionStore(RevisionStore):
         """One transaction."""
         _check_time(time_us)
         published = await self._database.transact(
-            lambda connection: self._revisions.publish(connection, draft, time_us)
+            lambda connection: self._revisions.publish(connection, draft, time_us, forgets=group.forgets)
         )
         reach("after_publish")
         return published

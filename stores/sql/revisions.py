@@ -19,7 +19,7 @@ from oomstream.schemas.groups import Category, FeatureGroup
 from oomstream.stores.revisions import Revision, RevisionInUse, Sync, SyncState
 from oomstream.stores.sql.dialects import Dialect
 from oomstream.stores.sql.revision_tables import table_name
-from oomstream.stores.sql.sources import next_id
+from oomstream.stores.sql.sources import FORGET_COUNTER, next_id
 from oomstream.stores.sql.tables import MetaTables
 
 DUMMY = "dummy revision"
@@ -130,7 +130,13 @@ class Revisions:
             raise _gone(draft)
 
     async def publish(
-        self, connection: AsyncConnection, draft: Revision, time_us: int | None, link: str | None = None
+        self,
+        connection: AsyncConnection,
+        draft: Revision,
+        time_us: int | None,
+        *,
+        link: str | None = None,
+        forgets: int | None = None,
     ) -> Revision:
         """Make a draft a revision, and its group's dummy revision one with it.
 
@@ -139,9 +145,11 @@ class Revisions:
             draft: The draft.
             time_us: Its time; None = now, not anchored.
             link: A table of the user's that takes the place of the draft's own.
+            forgets: How many marks of forgotten entities its rows obey; None = they need not, as in a linked table.
 
         Raises:
             Fenced: It is gone.
+            DefinitionChanged: There are more marks by now.
         """
         await self._lock(connection, draft.group_id)
         revision, now_us = self._revision, await self._now_us(connection)
@@ -153,11 +161,19 @@ class Revisions:
         values["revision_time"] = now_us if time_us is None else time_us
         if link is not None:
             values |= {"table_name": link, "linked": True}
-        await connection.execute(sa.update(revision).where(*self._is(draft, State.DRAFT)).values(**values))
+        mine = sa.update(revision).where(*self._is(draft, State.DRAFT)).values(**values)
+        if (await connection.execute(mine)).rowcount and forgets not in (None, await self._forgets(connection)):
+            raise DefinitionChanged(f"entities were forgotten while revision {draft.id} came in")
         found = (await connection.execute(self._all().where(*self._is(draft, State.PUBLISHED)))).first()
         if found is None:
             raise _gone(draft)
         return _revision(found._mapping)
+
+    async def _forgets(self, connection: AsyncConnection) -> int:
+        """How many marks of forgotten entities there are; nobody makes one until the transaction ends."""
+        counter = self._tables.counter
+        query = sa.select(counter.c.value).where(counter.c.kind == FORGET_COUNTER).with_for_update()
+        return await connection.scalar(query) or 0
 
     async def give_up(self, connection: AsyncConnection, draft: Revision) -> list[Revision]:
         """Mark a draft, and the dummy revision if nobody else needs it, as being dropped.

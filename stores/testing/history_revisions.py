@@ -10,6 +10,7 @@ import pytest
 from oomstream.schemas.errors import DefinitionChanged, Fenced, InvalidEvent, InvalidRequest
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
+from oomstream.schemas.keys import encode_entity
 from oomstream.stores.base import HistoryStore
 from oomstream.stores.revisions import DuplicateKey, Revision, RevisionRow
 from oomstream.stores.testing.history_suite import HistorySuite, register
@@ -238,6 +239,28 @@ class RevisionTests(HistorySuite):
             made = await opened.publish_revision(mine, alive)
             assert [each.id for each in await opened.revisions()] == [1, made.id]
             assert await opened.scan_revision(mine, made) == lines(3)
+
+        run(check())
+
+    def test_entities_forgotten_while_a_draft_is_filled(self, opened: HistoryStore, run: Run) -> None:
+        """A draft is not published by who does not know of marks made meanwhile; what is published already, is."""
+
+        async def check() -> None:
+            [mine] = await register(opened, batch())
+            done, draft = await opened.begin_revision(mine), await opened.begin_revision(mine)
+            made = await opened.publish_revision(mine, done)
+            rows = lines(1, 2)
+            await opened.load_revision(mine, draft, rows)
+            await opened.forget(mine.entity, [encode_entity(rows[0].key)])
+            for time_us in (None, TIME_US):
+                with pytest.raises(DefinitionChanged, match="forgotten"):
+                    await opened.publish_revision(mine, draft, time_us=time_us)
+            assert await opened.publish_revision(mine, done) == made  # its answer was lost
+            assert await opened.scan_revision(mine, draft) == rows
+            assert await opened.erase_from_revision(mine, draft, [rows[0].key]) == 1
+            newest = (await opened.load_catalog()).group(mine.name)
+            made = await opened.publish_revision(newest, draft)
+            assert await opened.scan_revision(newest, made) == rows[1:]
 
         run(check())
 

@@ -6,6 +6,7 @@ A feature that comes, goes or comes back means the same online, in training sets
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 
 from oomstream.agents.serve import oomagent_pb2 as pb
 from oomstream.query.feature_store import AsyncFeatureStore
+from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.errors import InvalidImport, UnknownFeature
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.streams.push import LocalWriter
 from tests.integration.backends import Backends, prepare_async
+from tests.integration.cli import Cli
 from tests.integration.flight_groups import FLOATS, PLANE, T0_MS, Flights, at, definition, flights, nullable
 from tests.integration.served import serving
 
@@ -173,3 +176,51 @@ def test_an_agent_that_runs_meanwhile(backends: Backends, tmp_path: Path) -> Non
         push = pb.PushRequest(group="live", entity_key="N1", feature_values={"crew": pb.Value(int64=1)})
         code, sentence = client.failure("Push", push)
         assert (code.name, "crew" in sentence) == ("INVALID_ARGUMENT", True)
+
+
+REFUSED: list[tuple[tuple[dict[str, Any], ...], str]] = [
+    ((SEATS, nullable("crew", "string")), "retired feature 'crew' was int and cannot come back as string"),
+    ((SEATS, {"name": "crew", "type": "int"}), "retired feature 'crew' can only come back nullable or with a default"),
+    ((SEATS, {"name": "crew", "type": "int", "default": 4}), "'crew' can only come back with the default it had"),
+    ((SEATS, nullable("Crew", "int")), "feature 'Crew' and the retired feature 'crew' differ only in case"),
+    ((nullable("N", "long"),), "feature 'N' and the feature 'n' differ only in case"),
+    ((nullable("n", "int"),), "feature 'n' cannot change its type from long or null to int or null"),
+    (({"name": "m", "type": "long"},), "new feature 'm' must be nullable or have a default: older events lack it"),
+]
+
+
+def test_names_that_are_taken(tmp_path: Path) -> None:
+    """A name that was another feature's, in use or retired, is refused in one sentence, and nothing is changed."""
+    cli = Cli(tmp_path)
+
+    def apply(*groups: FeatureGroup, code: int = 0) -> str:
+        """Apply definitions; what was printed, or the error."""
+        for each in groups:
+            (tmp_path / f"{each.name}.avsc").write_text(json.dumps(each.schema), encoding="utf-8")
+        said = cli.run("apply", *(f"{each.name}.avsc" for each in groups), code=code)
+        return said.stderr if code else said.stdout
+
+    apply(*planes(SEATS, CREW))
+    cli.run("push", "-g", "live", "-k", "N1", "--feature", "n=1", "--feature", "crew=2")
+    (tmp_path / "s.csv").write_text("tail,n,crew\nN1,1,2\n", encoding="utf-8")
+    cli.run("import", "-g", "state", "--input-file", "s.csv")
+    cli.run("sync", "-g", "state")
+    for each in planes(SEATS):
+        assert f"feature {each.name}.crew is retired (its column stays)" in apply(each)
+    before = cli.run("get", "meta", "feature", "-w", "-o", "csv").stdout
+    for features, sentence in REFUSED:
+        for each in planes(*features):
+            said = apply(each, code=1)
+            assert f"group {each.name}: " in said
+            assert sentence in said
+    renamed = definition("lively", "plane", PLANE, [SEATS])
+    taken = group_from_avsc({**renamed.schema, "topic": "live"})
+    assert "its topic 'live' is the topic of group live" in apply(taken, code=1)
+    assert "all groups of an entity have the same key fields" in apply(
+        definition("other", "plane", {"tail_number": "string"}, [SEATS], batch=True), code=1
+    )
+    assert cli.run("get", "meta", "feature", "-w", "-o", "csv").stdout == before
+    for each in planes(SEATS, CREW):
+        assert f"feature {each.name}.crew is back" in apply(each)
+    read = cli.run("get", "online", "-k", "N1", "--feature", "live.crew,state.crew", "-o", "csv").stdout
+    assert read == "plane,live.crew,state.crew\nN1,2,2\n"
