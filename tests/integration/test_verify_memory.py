@@ -6,14 +6,19 @@ import asyncio
 import subprocess
 import sys
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oomstream.schemas.avsc import group_from_avsc
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.framing import frame
+from oomstream.stores.opening import open_stores
+from oomstream.stores.revisions import RevisionRow
 from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, parse_broker
+from oomstream.streams.sync import sync_group
 from tests.faults.harness import ROOT
 from tests.integration.backends import Backends, environment_of, prepare
 from tests.integration.taking import taking
@@ -22,8 +27,8 @@ from tests.services.server import Server
 from tests.services.tikv import TikvServer
 
 WIDTH = 4_000
-SMALL, LARGE = 6_000, 30_000
-GROUP = {
+SMALL, MIDDLE, LARGE = 6_000, 18_000, 30_000
+GROUP: dict[str, Any] = {
     "type": "record",
     "name": "plane",
     "entity": "plane",
@@ -43,7 +48,9 @@ from oomstream.stores.opening import open_stores
 from oomstream.stores.settings import load_settings
 from oomstream.streams.broker import need_broker
 from oomstream.streams.repair import repair
+from oomstream.streams.repair_copy import CopyRepairer
 from oomstream.streams.verify import Verifier
+from oomstream.streams.verify_copy import CopyVerifier
 from oomstream.streams.verify_log import LogVerifier
 
 async def look(what):
@@ -53,6 +60,12 @@ async def look(what):
         if what == "verify":
             found = await Verifier(history, online).verify(registered)
             print(found.entities, found.differing, peak_kib())
+        elif what == "copy":
+            found = await CopyVerifier(history, online).verify(registered)
+            print(found.entities, found.differing, peak_kib())
+        elif what == "repair_copy":
+            found = await CopyRepairer(history, online).repair(registered)
+            print(found.synced.entities, found.entities - found.written, peak_kib())
         elif what == "repair":
             found = await repair(history, online, registered)
             print(found.entities, found.entities - found.written, peak_kib())
@@ -84,6 +97,27 @@ def fill(backends: Backends, broker: Broker, rows: int, letters: int) -> Setting
             await taken.take()
 
     asyncio.run(take())
+    return settings
+
+
+def fill_copy(backends: Backends, rows: int) -> Settings:
+    """A revision of so many wide rows, online."""
+    batch = {name: value for name, value in GROUP.items() if name not in {"event_time", "partitions"}}
+    fields = [each for each in batch["fields"] if each["name"] != "at"]
+    settings = backends.fresh()
+    prepare(settings, [group_from_avsc({**batch, "category": "batch", "fields": fields})])
+
+    async def fill() -> None:
+        async with open_stores(settings) as (history, online):
+            registered = (await history.load_catalog()).groups["plane"]
+            draft = await history.begin_revision(registered.group)
+            for start in range(0, rows, 500):
+                some = [RevisionRow((f"N{at}",), (f"{at}".ljust(WIDTH, "."),)) for at in range(start, start + 500)]
+                await history.load_revision(registered.group, draft, some)
+            await history.publish_revision(registered.group, draft)
+            await sync_group(history, online, registered)
+
+    asyncio.run(fill())
     return settings
 
 
@@ -129,3 +163,15 @@ def test_memory_of_repair_does_not_grow(places: tuple[Settings, Settings]) -> No
         prepare(empty, [])
         peaks.append(peak_kib(empty, "repair"))
     assert peaks[1] - peaks[0] < (LARGE - SMALL) * WIDTH / 1024 / 5
+
+
+def test_memory_of_copies_does_not_grow(tidb_server: SqlServer, tikv_server: TikvServer, tmp_path: Path) -> None:
+    """Verifying a batch group, and bringing one of a lost online store back, take no more memory for more rows."""
+    backends = Backends("tidb+tikv", tmp_path, tidb_server, tikv_server)
+    places = [fill_copy(backends, rows) for rows in (SMALL, MIDDLE)]
+    empty = [each.model_copy(update={"online_url": f"{each.online_url}_again"}) for each in places]
+    for each in empty:
+        prepare(each, [])
+    for what, of in (("copy", places), ("repair_copy", empty)):
+        small, large = (peak_kib(each, what) for each in of)
+        assert large - small < (MIDDLE - SMALL) * WIDTH / 1024 / 5
