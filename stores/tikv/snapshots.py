@@ -33,9 +33,9 @@ _PHYSICAL_SHIFT = 18
 
 _HEDGE_S = 0.03
 _LONGEST_HEDGE_S = 0.5
-_USUAL_TIMES = 4
-"""So long a read may take before older moments are tried beside it: several times as long as reads take just now. In
-a busy process they take long, and more of them would only make it busier."""
+_READS_AT_EASE = 4
+"""So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds. Of more
+reads at once each may take longer: in a busy process all do, and more of them would only make it busier."""
 
 _GRACE_S = 0.01
 """How long an answer of an older moment waits for those of younger ones; or as long as it took itself."""
@@ -52,19 +52,19 @@ _CLOSE_MS = 20
 
 
 class Patience:
-    """How long a read may take before older moments are tried beside it; learns from those that were answered."""
+    """How long a read may take before older moments are tried beside it.
+
+    Attributes:
+        reads: Reads under way.
+    """
 
     def __init__(self) -> None:
-        self._usual_s = 0.0
+        self.reads = 0
 
     @property
     def hedge_s(self) -> float:
         """Seconds."""
-        return min(_LONGEST_HEDGE_S, max(_HEDGE_S, _USUAL_TIMES * self._usual_s))
-
-    def learn(self, seconds: float) -> None:
-        """Note how long a read of now took."""
-        self._usual_s += (seconds - self._usual_s) / 8
+        return min(_LONGEST_HEDGE_S, _HEDGE_S * max(1.0, self.reads / _READS_AT_EASE))
 
 
 def earlier(timestamp: int, milliseconds: int) -> int:
@@ -141,28 +141,32 @@ async def read_youngest(
     client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, patience: Patience
 ) -> OnlineRead:
     """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
-    clock = asyncio.get_running_loop().time
-    began = clock()
+    patience.reads += 1
+    try:
+        return await _read_youngest(client, timestamp, keys, size, patience.hedge_s)
+    finally:
+        patience.reads -= 1
+
+
+async def _read_youngest(
+    client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, hedge_s: float
+) -> OnlineRead:
     batch_get: BatchGet = client.snapshot(timestamp, False).batch_get
     # Nearly every read is one request, whose answer is a future: a task around it would cost as much as all the rest.
     is_one = len(keys) <= size.rows
     answer: Any = batch_get(list(keys)) if is_one else asyncio.create_task(get_all(batch_get, keys, size))
     try:
-        await asyncio.wait((answer,), timeout=patience.hedge_s)
+        await asyncio.wait((answer,), timeout=hedge_s)
     except BaseException:
         answer.cancel()
         raise
     in_time = answer.done()
     if in_time and answer.exception() is None:
         found = await _piece(answer, batch_get, keys, size) if is_one else answer.result()
-        patience.learn(clock() - began)
         return OnlineRead(list(map(found.get, keys)))
     now: _Read = asyncio.create_task(_piece(answer, batch_get, keys, size)) if is_one else answer
     # An answer that was refused as too large is asked for again, in halves.
-    read = await _search(client, timestamp, keys, size, now, wait_s=_HEDGE_S if in_time else 0.0)
-    if not read.age_us:
-        patience.learn(clock() - began)
-    return read
+    return await _search(client, timestamp, keys, size, now, wait_s=_HEDGE_S if in_time else 0.0)
 
 
 async def _search(
