@@ -127,3 +127,4 @@ async def _run(settings: Settings, groups: Sequence[str] | None, broker: Broker 
         await worker.run()
     finally:
         hard_exit.arm()
+        gc.collect()  # connections that were given up: they close by the loop that is about to end

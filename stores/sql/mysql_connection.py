@@ -193,7 +193,8 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
     def close(self) -> None:
         """Close at once: what was not sent to a silent server would keep the socket open."""
         if self._writer is not None:
-            self._writer.transport.abort()
+            with suppress(RuntimeError):  # its loop has ended before it was collected: the socket goes with it
+                self._writer.transport.abort()
         self._writer = self._reader = None
 
     async def ensure_closed(self) -> None:
