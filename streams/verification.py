@@ -12,11 +12,6 @@ from oomstream.stores.base import Source
 from oomstream.stores.revisions import Revision, Sync
 from oomstream.streams.judging import Finding, Side
 
-LOOKS = 20
-LOOK_AGAIN_S = 0.5
-MOST_DOUBTFUL = 20_000
-"""So many keys are put aside at most before they are looked at again: it bounds memory."""
-
 Progress = Callable[[int], None]
 """Called now and then with the number of entities done."""
 

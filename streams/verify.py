@@ -15,19 +15,18 @@ Source:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.events import Plain
 from oomstream.schemas.online_value import decode_value
 from oomstream.schemas.versions import SourceKind, Version
-from oomstream.stores.base import HistoryRow, HistoryStore, OnlineStore
+from oomstream.stores.base import HistoryRow
 from oomstream.streams.entities import PageSize, key_of, newest_pages, newest_rows, pairs, stored_key
 from oomstream.streams.judging import Finding, Judge, NewestTerms, kinds_of
-from oomstream.streams.sampling import Sample
-from oomstream.streams.verification import LOOK_AGAIN_S, LOOKS, MOST_DOUBTFUL, Progress
+from oomstream.streams.looking import Looking
 from oomstream.streams.verification import Difference as Difference
 from oomstream.streams.verification import Verification as Verification
 
@@ -38,46 +37,18 @@ class _Seen(NamedTuple):
     online: bytes | None
     row: HistoryRow | None
     finding: Finding
-    pending: bool
+    waits: bool
+    kinds: Mapping[int, SourceKind]
 
     @property
     def evidence(self) -> int:
-        """What must be the same in two looks for a difference to count; small, as there may be many."""
+        """See `Seen.evidence`."""
         row = self.row
-        return hash((self.online, self.finding, self.pending, row and (row.event_time_us, row.source_id, row.sequence)))
+        return hash((self.online, self.finding, self.waits, row and (row.event_time_us, row.source_id, row.sequence)))
 
 
-class Verifier:
-    """Compares online rows of stream groups with history, group by group, in bounded memory.
-
-    Args:
-        history: Open history store.
-        online: Open online store.
-        keep: How many differences to keep per group.
-        sample: How many entities of each group's history to look at; None = all of them, and all rows that are online.
-        seed: Chooses the sample.
-        progress: Told now and then how many entities of the group are done.
-        sleep: Waits that many seconds.
-    """
-
-    def __init__(
-        self,
-        history: HistoryStore,
-        online: OnlineStore,
-        *,
-        keep: int = 10,
-        sample: int | None = None,
-        seed: int = 0,
-        progress: Progress = lambda done: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._history = history
-        self._online = online
-        self._keep = keep
-        self._sample = sample
-        self._seed = seed
-        self._progress = progress
-        self._sleep = sleep
+class Verifier(Looking):
+    """Compares online rows of stream groups with history."""
 
     async def verify(self, registered: RegisteredGroup) -> Verification:
         """Verify one group.
@@ -87,27 +58,16 @@ class Verifier:
         """
         terms = NewestTerms(self._history, registered)
         result = Verification(registered.group.name, await self._history.sources())
-        doubtful: list[bytes] = []
-        async for page in self._doubtful_pages(terms.judge, result):
-            doubtful += page
-            if len(doubtful) >= MOST_DOUBTFUL:
-                await self._settle(terms, doubtful, result)
-                doubtful = []
-            self._progress(result.entities)
-        await self._settle(terms, doubtful, result)
-        self._progress(result.entities)
+        pages = self._doubtful_pages(terms.judge, result)
+        await self._settle_all(pages, lambda keys: self._settle(terms, keys, result), result)
         return result
 
     async def _doubtful_pages(self, judge: Judge, result: Verification) -> AsyncIterator[list[bytes]]:
         """Online keys of the entities that differ at first sight; counts those looked at."""
         if self._sample is not None:
-            chosen = Sample(self._sample, self._seed)
-            walked = 0
-            async for rows in newest_pages(self._history, judge.group):
-                chosen.offer(stored_key(judge.group, row.key) for row in rows)
-                walked += len(rows)
-                self._progress(walked)
-            keys = chosen.keys()
+            pages = newest_pages(self._history, judge.group)
+            stored = ([stored_key(judge.group, row.key) for row in rows] async for rows in pages)
+            keys = await self._sampled(self._sample, stored)
             result.entities = len(keys)
             yield keys
             return
@@ -121,37 +81,19 @@ class Verifier:
 
     async def _settle(self, terms: NewestTerms, keys: Sequence[bytes], result: Verification) -> None:
         """Look at doubtful entities until each is right, or wrong for good."""
-        left: dict[bytes, int | None] = dict.fromkeys(keys)
-        size = PageSize()
-        for number in range(LOOKS):
-            if not left:
-                return
-            if number:
-                await self._sleep(LOOK_AGAIN_S)
-            still: dict[bytes, int | None] = {}
-            for page in size.pages(list(left)):
-                seen, kinds = await self._look(terms, page, size)
-                for key, each in seen.items():
-                    if not each.pending and each.evidence == left[key]:
-                        self._report(terms.judge, key, each, kinds, result)
-                    else:
-                        still[key] = each.evidence
-            left = still
+        report = partial(self._report, terms.judge, result=result)
+        left = await self._look_until_settled(keys, partial(self._look, terms), report, last_counts=False)
         for key in left:
             await self._judge_at_positions(terms.judge, key, result)
 
-    async def _look(
-        self, terms: NewestTerms, keys: Sequence[bytes], size: PageSize
-    ) -> tuple[dict[bytes, _Seen], Mapping[int, SourceKind]]:
+    async def _look(self, terms: NewestTerms, keys: Sequence[bytes], size: PageSize) -> dict[bytes, _Seen]:
         """One look at some entities; those that are as they should be are left out."""
-        seen, kinds = await self._look_once(terms.judge, keys, size)
+        seen = await self._look_once(terms.judge, keys, size)
         while seen and await terms.changed():
-            seen, kinds = await self._look_once(terms.judge, keys, size)
-        return seen, kinds
+            seen = await self._look_once(terms.judge, keys, size)
+        return seen
 
-    async def _look_once(
-        self, judge: Judge, keys: Sequence[bytes], size: PageSize
-    ) -> tuple[dict[bytes, _Seen], Mapping[int, SourceKind]]:
+    async def _look_once(self, judge: Judge, keys: Sequence[bytes], size: PageSize) -> dict[bytes, _Seen]:
         positions = {each.id: each.online_sequence for each in await self._history.sources()}
         online = await self._online.read(keys)
         rows = await newest_rows(self._history, judge.group, keys)
@@ -162,16 +104,14 @@ class Verifier:
             finding = judge.finding(value, row, kinds)
             if finding is not None:
                 behind = row is not None and row.sequence >= positions.get(row.source_id, 0)
-                pending = behind and finding in {Finding.MISSING, Finding.OLDER}
-                found[key] = _Seen(value, row, finding, pending)
-        return found, kinds
+                waits = behind and finding in {Finding.MISSING, Finding.OLDER}
+                found[key] = _Seen(value, row, finding, waits, kinds)
+        return found
 
-    def _report(
-        self, judge: Judge, key: bytes, seen: _Seen, kinds: Mapping[int, SourceKind], result: Verification
-    ) -> None:
+    def _report(self, judge: Judge, key: bytes, seen: _Seen, result: Verification) -> None:
         def difference() -> Difference:
             plain = key_of(judge.group, key) or (key,)
-            online, history = judge.online_side(seen.online), judge.history_side(seen.row, kinds)
+            online, history = judge.online_side(seen.online), judge.history_side(seen.row, seen.kinds)
             return Difference(judge.group.name, plain, seen.finding, online, history)
 
         result.count(seen.finding, self._keep, difference)
@@ -199,7 +139,7 @@ class Verifier:
                 finding = Finding.UNKNOWN if finding is Finding.OLDER else finding
             result.moving += finding is None
         if finding is not None:
-            self._report(judge, stored, _Seen(value, row, finding, pending=False), kinds, result)
+            self._report(judge, stored, _Seen(value, row, finding, False, kinds), result)
 
     async def _has_reached(
         self, judge: Judge, key: tuple[Plain, ...], version: Version | None, positions: Mapping[int, int]

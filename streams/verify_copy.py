@@ -12,9 +12,10 @@ Source:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple, cast
 
 from oomstream.schemas.catalog import RegisteredGroup
@@ -23,22 +24,14 @@ from oomstream.schemas.errors import StoreUnavailable
 from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.online_value import OnlineRow, seal_key
-from oomstream.stores.base import Cut, HistoryStore, OnlineStore
+from oomstream.stores.base import Cut
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.streams.copy_judging import CopyJudge
 from oomstream.streams.copying import CopyRows, copy_key, rows_at_once
 from oomstream.streams.entities import OnlineRows, PageSize, key_of
 from oomstream.streams.judging import Finding
-from oomstream.streams.sampling import Sample
-from oomstream.streams.verification import (
-    LOOK_AGAIN_S,
-    LOOKS,
-    MOST_DOUBTFUL,
-    Difference,
-    LiveCopy,
-    Progress,
-    Verification,
-)
+from oomstream.streams.looking import Looking
+from oomstream.streams.verification import Difference, LiveCopy, Verification
 
 _BEGINNINGS = 10
 """How often it begins again because another copy was shown."""
@@ -73,46 +66,20 @@ class _Seen(NamedTuple):
     value: bytes | None
     wanted: bytes | None
     finding: Finding
-    leaving: bool
+    waits: bool
 
     @property
     def evidence(self) -> int:
-        """What must be the same in two looks for a difference to count; small, as there may be many."""
-        return hash((self.value, self.wanted, self.finding, self.leaving))
+        """See `Seen.evidence`."""
+        return hash((self.value, self.wanted, self.finding, self.waits))
 
 
-class CopyVerifier:
-    """Compares what is online of batch groups with their revisions, group by group, in bounded memory.
+class CopyVerifier(Looking):
+    """Compares what is online of batch groups with their revisions."""
 
-    Args:
-        history: Open history store.
-        online: Open online store.
-        keep: How many differences to keep per group.
-        sample: How many entities of each revision to look at; None = all of them, and all rows that are online.
-        seed: Chooses the sample.
-        progress: Told now and then how many entities of the group are done.
-        sleep: Waits that many seconds.
-    """
-
-    def __init__(
-        self,
-        history: HistoryStore,
-        online: OnlineStore,
-        *,
-        keep: int = 10,
-        sample: int | None = None,
-        seed: int = 0,
-        progress: Progress = lambda done: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._history = history
-        self._online = online
-        self._keep = keep
-        self._sample = sample
-        self._seed = seed
-        self._progress = progress
-        self._sleep = sleep
-        self._catalog = CatalogCache(history)
+    @cached_property
+    def _catalog(self) -> CatalogCache:
+        return CatalogCache(self._history)
 
     async def verify(
         self, registered: RegisteredGroup, keys: Sequence[tuple[Plain, ...]] | None = None
@@ -165,15 +132,8 @@ class CopyVerifier:
         if await self._online.read([terms.seal]) == [None]:
             await self._count_all(terms, keys, result)
             return
-        doubtful: list[bytes] = []
-        async for page in self._doubtful_pages(terms, keys, result):
-            doubtful += page
-            if len(doubtful) >= MOST_DOUBTFUL:
-                await self._settle(terms, doubtful, result)
-                doubtful = []
-            self._progress(result.entities)
-        await self._settle(terms, doubtful, result)
-        self._progress(result.entities)
+        pages = self._doubtful_pages(terms, keys, result)
+        await self._settle_all(pages, lambda doubtful: self._settle(terms, doubtful, result), result)
 
     async def _count_all(self, terms: _Terms, keys: Sequence[tuple[Plain, ...]] | None, result: Verification) -> None:
         """Without its seal no reader can use a copy, whatever rows there are: all entities are as good as missing."""
@@ -197,7 +157,7 @@ class CopyVerifier:
         if keys is not None or self._sample is not None:
             group, sync = terms.group, terms.live.sync
             known = [copy_key(group, sync, key) for key in dict.fromkeys(keys or ())]
-            chosen = known if keys is not None else await self._sampled(terms)
+            chosen = known if self._sample is None or keys is not None else await self._sample_of(terms, self._sample)
             result.entities = len(chosen)
             yield chosen
             return
@@ -206,14 +166,9 @@ class CopyVerifier:
                 result.entities += len(page)
                 yield [key for key, value, wanted in page if terms.judge.finding(value, wanted) is not None]
 
-    async def _sampled(self, terms: _Terms) -> list[bytes]:
-        chosen, walked = Sample(cast(int, self._sample), self._seed), 0
+    async def _sample_of(self, terms: _Terms, size: int) -> list[bytes]:
         async with self._history.cut() as cut, aclosing(self._wanted(terms, cut)) as pages:
-            async for rows in pages:
-                chosen.offer(row.key for row in rows)
-                walked += len(rows)
-                self._progress(walked)
-        return chosen.keys()
+            return await self._sampled(size, ([row.key for row in rows] async for rows in pages))
 
     async def _pairs(self, terms: _Terms, cut: Cut) -> AsyncIterator[list[tuple[bytes, bytes | None, bytes | None]]]:
         """Every entity of the revision and of the copy, each about once: its key, what is online, what should be."""
@@ -243,24 +198,15 @@ class CopyVerifier:
 
     async def _settle(self, terms: _Terms, keys: Sequence[bytes], result: Verification) -> None:
         """Look at doubtful entities until each is right, or wrong for good."""
-        left: dict[bytes, int | None] = dict.fromkeys(keys)
-        size = PageSize()
-        for number in range(LOOKS):
-            if not left:
-                return
-            if number:
-                await self._sleep(LOOK_AGAIN_S)
-            last, still = number == LOOKS - 1, dict[bytes, int | None]()
-            for page in size.pages(list(left)):
-                seen = await self._look(terms, page, size)
-                if seen and not await self._is_live(terms):
-                    raise _Moved
-                for key, each in seen.items():
-                    if last or (each.evidence == left[key] and not each.leaving):
-                        self._report(terms, key, each, result)
-                    else:
-                        still[key] = each.evidence
-            left = still
+
+        async def look(page: Sequence[bytes], size: PageSize) -> Mapping[bytes, _Seen]:
+            seen = await self._look(terms, page, size)
+            if seen and not await self._is_live(terms):
+                raise _Moved
+            return seen
+
+        report = partial(self._report, terms, result=result)
+        await self._look_until_settled(keys, look, report, last_counts=True)
 
     async def _look(self, terms: _Terms, keys: Sequence[bytes], size: PageSize) -> dict[bytes, _Seen]:
         """One look at some entities; those that are as they should be are left out."""
