@@ -125,11 +125,7 @@ class BodyCodec:
             )
         fields = read_fields(writer.schema, where=self._where)
         known = {each.name for each in fields}
-        missing = {
-            each.name: each.default if each.has_default else None
-            for each in self.group.features
-            if each.name not in known
-        }
+        missing = {each.name: each.absent_value for each in self.group.features if each.name not in known}
         converted = [
             (each.name, each.type.plain_from_avro)
             for each in self.group.features

@@ -107,6 +107,11 @@ class Feature:
         """Whether a missing value can be filled in."""
         return self.default is not NO_DEFAULT
 
+    @property
+    def absent_value(self) -> Any:
+        """What bodies say of it that were written before it was there: its default in plain form, or null."""
+        return self.default if self.has_default else None
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureGroup:

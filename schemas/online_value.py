@@ -15,13 +15,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from oomstream.schemas.versions import VERSION_BYTES, Version
+from oomstream.schemas.versions import SIGN, VERSION_BYTES, Version
 
 _KEY_HEAD = struct.Struct(">cIQ")
 _TAIL = struct.Struct(">q8sB")
 # All that reading needs: the version's time, the fingerprint, the flags.
 _SERVED = struct.Struct(">xQ13x8x8sB")
-_SIGN = 1 << 63
 
 FORMAT = 1
 """Format byte of the layout written now."""
@@ -141,7 +140,7 @@ def value_to_serve(value: bytes) -> tuple[int, bytes, bool, bytes]:
     if len(value) < _BODY_START or value[0] != FORMAT:
         raise ValueError(_unknown_format(value))
     packed_time, fingerprint, flags = _SERVED.unpack_from(value)
-    return packed_time - _SIGN, fingerprint, bool(flags & DELETED), value[_BODY_START:]
+    return packed_time - SIGN, fingerprint, bool(flags & DELETED), value[_BODY_START:]
 
 
 def _unknown_format(value: bytes) -> str:

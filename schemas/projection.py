@@ -11,7 +11,7 @@ from typing import Any
 from oomstream.schemas.catalog import RegisteredGroup
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.field_pattern import FieldPattern, can_match
-from oomstream.schemas.groups import NO_DEFAULT, Feature
+from oomstream.schemas.groups import Feature
 from oomstream.schemas.layout import read_fields
 from oomstream.schemas.types import Kind
 
@@ -103,6 +103,5 @@ class Projection:
 
 
 def _default(feature: Feature) -> Any:
-    if feature.default is NO_DEFAULT or feature.default is None:
-        return None
-    return feature.type.python_from_plain(feature.default)
+    plain = feature.absent_value
+    return None if plain is None else feature.type.python_from_plain(plain)

@@ -7,8 +7,8 @@ from enum import IntEnum
 from typing import NamedTuple, Self
 
 _PACKED = struct.Struct(">QBIQ")
-# Adding 2**63 makes the big-endian bytes of a signed 64-bit integer sort as the integer does.
-_SIGN = 1 << 63
+SIGN = 1 << 63
+"""Added to a signed 64-bit integer, it makes the big-endian bytes sort as the integer does."""
 
 VERSION_BYTES = _PACKED.size
 """Length in bytes of a packed version."""
@@ -42,10 +42,10 @@ class Version(NamedTuple):
 
     def pack(self) -> bytes:
         """The version as 21 bytes whose order under memcmp is the order of versions."""
-        return _PACKED.pack(self.event_time_us + _SIGN, self.kind, self.source_id, self.sequence)
+        return _PACKED.pack(self.event_time_us + SIGN, self.kind, self.source_id, self.sequence)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
         """Read what `pack` wrote."""
         time, kind, source_id, sequence = _PACKED.unpack(packed)
-        return cls(time - _SIGN, kind, source_id, sequence)
+        return cls(time - SIGN, kind, source_id, sequence)
