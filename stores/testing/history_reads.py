@@ -12,7 +12,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut, HistoryStore, SourceName
 from oomstream.stores.testing.history_suite import HistorySuite, append, register, topic
-from oomstream.stores.testing.samples import EXTREMES, TIME_US, all_types, event, group
+from oomstream.stores.testing.samples import EXTREMES, TIME_US, all_types, event, extreme_rows, group
 from oomstream.stores.testing.suite import Run
 
 _TEXTS = ("a", "a ", "A", "a\0", "a\0b", "é", "e\u0301", "\uffff", "🚀", "'", '"', "%", "1", "01", "ß" * 127)
@@ -176,10 +176,7 @@ class ReadTests(HistorySuite):
         async def check() -> None:
             [mine] = await register(opened, all_types())
             source = await opened.claim(topic())
-            names, width = list(EXTREMES), max(map(len, EXTREMES.values()))
-            rows: list[tuple[Plain, ...]] = [
-                tuple((*EXTREMES[name], *[None] * width)[at] for name in names) for at in range(width)
-            ]
+            names, rows = list(EXTREMES), extreme_rows()
             await append(opened, source, mine, *(event(at, "a", at, *row) for at, row in enumerate(rows)))
             async with opened.cut() as cut:
                 whole = await _scan(cut, mine, features=names)

@@ -14,7 +14,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut, HistoryStore, SourceName
 from oomstream.stores.testing.history_suite import HistorySuite, append, register, topic
-from oomstream.stores.testing.samples import EXTREMES, TIME_US, all_types, event, group
+from oomstream.stores.testing.samples import EXTREMES, TIME_US, all_types, event, extreme_rows, group
 from oomstream.stores.testing.suite import Run
 
 _KEYS: list[tuple[Plain, ...]] = [("1", 11), ("11", 1), ("a", 1), ("a ", 1), ("A", 1), ("a\0", -(1 << 63))]
@@ -62,12 +62,9 @@ class SeekTests(HistorySuite):
         async def check() -> None:
             [mine] = await register(opened, all_types())
             source = await opened.claim(topic())
-            names, width = list(EXTREMES), max(map(len, EXTREMES.values()))
-            rows: list[tuple[Plain, ...]] = [
-                tuple((*EXTREMES[name], *[None] * width)[at] for name in names) for at in range(width)
-            ]
+            names, rows = list(EXTREMES), extreme_rows()
             await append(opened, source, mine, *(event(at, "a", at, *row) for at, row in enumerate(rows)))
-            moments = pa.table({"k": ["a"] * width, "t": [TIME_US + at for at in range(width)]})
+            moments = pa.table({"k": ["a"] * len(rows), "t": [TIME_US + at for at in range(len(rows))]})
             async with opened.cut() as cut:
                 tables = await cut.seek(mine, names, moments)
                 if tables is None:

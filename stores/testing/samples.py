@@ -85,6 +85,12 @@ def all_types() -> FeatureGroup:
     return group("all_types", {name: ["null", kind] for name, kind in TYPES.items()})
 
 
+def extreme_rows() -> list[tuple[Plain, ...]]:
+    """Values of the features of `all_types`: rows that hold all of `EXTREMES`, and nulls where there are no more."""
+    width = max(map(len, EXTREMES.values()))
+    return [tuple((*extremes, *[None] * width)[at] for extremes in EXTREMES.values()) for at in range(width)]
+
+
 def event(
     sequence: int, key: Plain | tuple[Plain, ...] = "a", time: int = 0, *values: Plain, deleted: bool = False
 ) -> Event:
