@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,6 +147,19 @@ async def flights(backends: Backends, folder: Path, *groups: FeatureGroup) -> As
         AsyncFeatureStore.open(settings=settings) as store,
     ):
         yield Flights(settings, history, online, folder, store)
+
+
+def filled(
+    backends: Backends, folder: Path, fill: Callable[[Flights], Awaitable[object]], *groups: FeatureGroup
+) -> Settings:
+    """Settings of stores with the groups, which were filled and closed again."""
+
+    async def begin() -> Settings:
+        async with flights(backends, folder, *groups) as the:
+            await fill(the)
+            return the.settings
+
+    return asyncio.run(begin())
 
 
 def joined(client: AgentClient, features: Sequence[str], rows: Sequence[tuple[str, int]]) -> list[list[Any]]:

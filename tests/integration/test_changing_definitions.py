@@ -20,7 +20,7 @@ from oomstream.schemas.groups import FeatureGroup
 from oomstream.streams.push import LocalWriter
 from tests.integration.backends import Backends, prepare_async
 from tests.integration.cli import Cli
-from tests.integration.flight_groups import FLOATS, PLANE, T0_MS, Flights, at, definition, flights, nullable
+from tests.integration.flight_groups import FLOATS, PLANE, T0_MS, Flights, at, definition, filled, flights, nullable
 from tests.integration.served import serving
 
 SEATS, CREW, WEIGHT = (
@@ -144,17 +144,10 @@ def test_features_retired_and_back(backends: Backends, tmp_path: Path) -> None:
 
 def test_an_agent_that_runs_meanwhile(backends: Backends, tmp_path: Path) -> None:
     """A server that was started before a change reads, takes and joins what came, and refuses what went, by name."""
-    settings: list[Any] = []
-
-    async def begin() -> None:
-        async with flights(backends, tmp_path, *planes(SEATS, CREW)) as the:
-            await fill(the, 0, 1, ",crew", ",3")
-            settings.append(the.settings)
-
-    asyncio.run(begin())
-    with serving(settings[0], tmp_path) as (server, client):
+    settings = filled(backends, tmp_path, lambda the: fill(the, 0, 1, ",crew", ",3"), *planes(SEATS, CREW))
+    with serving(settings, tmp_path) as (server, client):
         assert client.values("N1", *names("n", "crew")) == dict(zip(names("n", "crew"), both(1, 3), strict=True))
-        asyncio.run(prepare_async(settings[0], planes(SEATS, WINGS)))
+        asyncio.run(prepare_async(settings, planes(SEATS, WINGS)))
         assert client.values("N1", *names("n", "wings")) == dict(zip(names("n", "wings"), both(1, "[]"), strict=True))
         client.push("live", "N1", n=pb.Value(int64=2), wings=pb.Value(string="[1.5]"))
         pushed = {"tail": ["N2"], "n": [3], "wings": [[2.5, 3.5]]}

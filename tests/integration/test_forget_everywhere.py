@@ -17,7 +17,7 @@ from oomstream.streams.importing import import_file
 from tests.integration.accounts import raw_sql
 from tests.integration.backends import Backends, environment_of
 from tests.integration.cli import Cli
-from tests.integration.flight_groups import T0_MS, Flights, at, flights
+from tests.integration.flight_groups import T0_MS, Flights, at, filled, flights
 from tests.integration.served import serving
 
 GONE, STAYS = {"origin": "JFK", "number": 1}, {"origin": "JFK", "number": 11}
@@ -155,18 +155,11 @@ def test_an_import_under_way(
 
 def test_an_agent_that_runs_meanwhile(backends: Backends, tmp_path: Path) -> None:
     """A server that was started before answers nothing of it, imports nothing of it, and takes its later events."""
-    settings: list[Any] = []
-
-    async def begin() -> None:
-        async with flights(backends, tmp_path) as the:
-            await fill(the)
-            settings.append(the.settings)
-
-    asyncio.run(begin())
+    settings = filled(backends, tmp_path, fill)
     cli = Cli(tmp_path)
-    cli.environment.update(environment_of(settings[0]))
+    cli.environment.update(environment_of(settings))
     key = "origin=JFK,number=1"
-    with serving(settings[0], tmp_path) as (server, client):
+    with serving(settings, tmp_path) as (server, client):
         assert client.values(key, *NAMES) == dict(zip(NAMES, [2, 12], strict=True))
         said = cli.run("forget", "-e", "flight", "-k", key, "--yes").stdout
         assert "| delays |      2 | history   |" in said

@@ -19,8 +19,8 @@ from pyarrow import feather, parquet
 from oomstream.agents.serve import oomagent_pb2 as pb
 from oomstream.schemas.errors import InvalidImport, InvalidLabels, InvalidRequest
 from oomstream.streams.importing import import_file
-from tests.integration.backends import Backends
-from tests.integration.flight_groups import T0_MS, Flights, at, exported, flights, joined
+from tests.integration.backends import Backends, prepare
+from tests.integration.flight_groups import GROUPS, T0_MS, Flights, at, exported, filled, flights, joined
 from tests.integration.served import AgentClient, Served, serving
 
 ONES: list[dict[str, Any]] = [
@@ -73,15 +73,7 @@ def test_composite_keys(backends: Backends, tmp_path: Path) -> None:
 
 def test_composite_keys_over_the_wire(backends: Backends, tmp_path: Path) -> None:
     """The same keys through gRPC and HTTP: pushed, read alone and together, joined and exported."""
-    settings: list[Any] = []
-
-    async def fill() -> None:
-        async with flights(backends, tmp_path) as the:
-            await fill_ones(the)
-            settings.append(the.settings)
-
-    asyncio.run(fill())
-    with serving(settings[0], tmp_path) as (server, client):
+    with serving(filled(backends, tmp_path, fill_ones), tmp_path) as (server, client):
         client.push("delays", text(ONES[0]), minutes=pb.Value(int64=30))
         columns = {name: [row[name] for row in ONES[1:3]] for name in ("origin", "number")}
         pushed = {"push_source_name": "delays", "df": {**columns, "minutes": [31, 32]}}
@@ -161,15 +153,7 @@ def test_several_entities_in_one_request(backends: Backends, tmp_path: Path) -> 
 
 def test_several_entities_over_the_wire(backends: Backends, tmp_path: Path) -> None:
     """One text or one row names a flight and a plane: gRPC's reads and joins, HTTP's reads, files of labels."""
-    settings: list[Any] = []
-
-    async def fill() -> None:
-        async with flights(backends, tmp_path) as the:
-            await fill_entities(the)
-            settings.append(the.settings)
-
-    asyncio.run(fill())
-    with serving(settings[0], tmp_path) as (server, client):
+    with serving(filled(backends, tmp_path, fill_entities), tmp_path) as (server, client):
         for row, right in zip(ROWS, SEEN, strict=True):
             assert client.values(text(row), *FOUR) == dict(zip(FOUR, right, strict=True))
         assert joined(client, FOUR, [(text(row), 9) for row in ROWS]) == SEEN
@@ -243,14 +227,9 @@ def vectors_table() -> pa.Table:
 
 def test_vectors_over_the_wire(backends: Backends, tmp_path: Path) -> None:
     """GRPC carries them as JSON text, both ways; HTTP as JSON; joins and exports in streams and files alike."""
-    settings: list[Any] = []
-
-    async def fill() -> None:
-        async with flights(backends, tmp_path) as the:
-            settings.append(the.settings)
-
-    asyncio.run(fill())
-    with serving(settings[0], tmp_path) as (server, client):
+    settings = backends.fresh()
+    prepare(settings, GROUPS)
+    with serving(settings, tmp_path) as (server, client):
         stream = ["origin,number,miles,profile\n", 'A,1,,"[1.5, -2, 0.5]"\n', "B,1,,[]\n"]
         first: dict[str, Any] = {"group": "routes", "revision": T0_MS}
         rows = [pb.ChannelImportRequest(row=row.encode(), **({} if n else first)) for n, row in enumerate(stream)]
