@@ -18,15 +18,14 @@ from typing import Any
 import pandas as pd
 from feast import (  # type: ignore[import-not-found]
     Entity,
-    FeatureStore,
     FeatureView,
     Field,
     FileSource,
-    RepoConfig,
     ValueType,
 )
 from feast.types import Float64, Int64, String  # type: ignore[import-not-found]
 
+from benchmarks.feast_store import open_store, registry_of
 from benchmarks.read_rounds import Columns, Latencies, Order, Read, serve_rounds, tasks_round, threads_round
 from benchmarks.read_rows import GROUPS, KEY, TTL_S, Shape, event_time_s, feature_name, feature_type, tail, values_of
 
@@ -38,17 +37,8 @@ _ENTITIES_AT_ONCE = 1_000
 def main() -> None:
     """Fill a store and serve rounds."""
     folder, entities, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    store = FeatureStore(
-        config=RepoConfig(
-            project="reads",
-            provider="local",
-            registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 0},
-            online_store={"type": "sqlite", "path": str(folder / "online.db")},
-            offline_store={"type": "file"},
-            entity_key_serialization_version=3,
-        )
-    )
-    if not (folder / "registry.db").exists():
+    store = open_store(folder, offline="file")
+    if not registry_of(folder).exists():
         _fill(store, folder, entities)
 
     def read_of(shape: Shape) -> Read:

@@ -19,17 +19,16 @@ from typing import Any
 import pyarrow.compute as pc
 from feast import (  # type: ignore[import-not-found]
     Entity,
-    FeatureStore,
     FeatureView,
     Field,
     FileSource,
-    RepoConfig,
     ValueType,
 )
 from feast.types import Float64, Int64, String  # type: ignore[import-not-found]
 from pyarrow import parquet
 
 from benchmarks.contender import serve
+from benchmarks.feast_store import open_store
 
 _TTL = timedelta(days=30)
 
@@ -38,16 +37,7 @@ def main() -> None:
     """Register the history and serve rounds."""
     warnings.simplefilter("ignore", DeprecationWarning)  # of what Feast calls, each time
     folder = Path(sys.argv[1])
-    store = FeatureStore(
-        config=RepoConfig(
-            project="training",
-            provider="local",
-            registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 0},
-            online_store={"type": "sqlite", "path": str(folder / "feast_online.db")},
-            offline_store={"type": "duckdb"},
-            entity_key_serialization_version=3,
-        )
-    )
+    store = open_store(folder, offline="duckdb")
     plane = Entity(name="plane", join_keys=["tail"], value_type=ValueType.STRING)
     fields = {"tail": String, "delay": Int64, "speed": Float64, "carrier": String}
     view = FeatureView(

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from benchmarks.flight_events import PARTITIONS, ready_stores
 from benchmarks.options import Options
+from benchmarks.pairs import quantile
 from benchmarks.results import Figure, load
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.query.sync import FeatureStore
@@ -60,7 +61,7 @@ def run(options: Options) -> Iterator[Figure]:
                 with _worker(settings):
                     latencies = _measure(settings, store, rate, seconds, joins=joins)
                 how = "while a worker joins and leaves" if joins else "quiet"
-                p50, p99, p999 = (_quantile(latencies, each) for each in (0.5, 0.99, 0.999))
+                p50, p99, p999 = (quantile(latencies, each) for each in (0.5, 0.99, 0.999))
                 print(
                     f"  {rate:,} events/s, {how}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, p99.9 {p999:.0f} ms", flush=True
                 )
@@ -177,10 +178,6 @@ def _join_and_leave(settings: Settings, seconds: float) -> None:
     time.sleep(WARM_S + seconds / 3)
     with _worker(settings):
         time.sleep(seconds / 3)
-
-
-def _quantile(ascending: Sequence[float], share: float) -> float:
-    return ascending[min(len(ascending) - 1, int(len(ascending) * share))]
 
 
 assert PARTITIONS >= 2, "a second worker must have something to take over"

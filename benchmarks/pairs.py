@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 PAIRS = 5
@@ -54,3 +54,13 @@ def alternate(ours: Round, yardstick: Round, *, pairs: int = PAIRS, label: str =
             one, other = figures[0][-1], figures[1][-1]
             print(f"  {label}  pair {at + 1}: {one:,.4g} against {other:,.4g}, ratio {one / other:.3f}", flush=True)
     return Pairs(tuple(figures[0]), tuple(figures[1]))
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """The figure below which that share of some figures lies.
+
+    Args:
+        ascending: The figures, one or more, the smallest first.
+        share: From 0 to 1.
+    """
+    return ascending[min(len(ascending) - 1, int(len(ascending) * share))]

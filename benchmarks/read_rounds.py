@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.memory import peak_kib
+from benchmarks.pairs import quantile
 from benchmarks.read_rows import SHAPES, Shape, some_keys
 
 Columns = Mapping[str, Sequence[Any]]
@@ -124,11 +125,7 @@ def summary(answer: Columns | None) -> list[float]:
 
 def _percentiles(taken: list[int], found: Sequence[float]) -> Latencies:
     ordered = sorted(taken)
-    return Latencies(_at(ordered, 0.5), _at(ordered, 0.99), found)
-
-
-def _at(ordered: Sequence[int], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1e6
+    return Latencies(quantile(ordered, 0.5) / 1e6, quantile(ordered, 0.99) / 1e6, found)
 
 
 def serve_rounds(work: Callable[[Order], Latencies]) -> None:
