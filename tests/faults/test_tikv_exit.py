@@ -101,10 +101,10 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_without_the_package() -> None:
-    """Where tikv-client has no wheel, opening says what the store needs; the module itself can be imported."""
+    """Where neither client is installed, opening says what the store needs; the module itself can be imported."""
     program = """
 import asyncio, sys
-sys.modules["tikv_client"] = None
+sys.modules["tikv_client"] = sys.modules["oomstream_tikv"] = None
 from oomstream.schemas.errors import InvalidSetting
 from oomstream.stores.opening import online_store
 from oomstream.stores.settings import load_settings
@@ -117,7 +117,7 @@ except InvalidSetting as exc:
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert "needs Linux on x86_64, CPython 3.11 and the package tikv-client" in ended.stdout
+    assert "needs the package oomstream-tikv" in ended.stdout
 
 
 def test_signals_end_it_too(tikv_url: str) -> None:
