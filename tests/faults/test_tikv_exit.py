@@ -17,6 +17,8 @@ from tests.faults.tikv_rows import rows
 
 ROOT = Path(__file__).parents[2]
 RUNS = 5
+
+pytestmark = pytest.mark.usefixtures("tikv_driver")
 BASE = """
 import asyncio, sys, threading
 from oomstream.stores.opening import online_store
@@ -100,6 +102,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert ended.returncode == 42
 
 
+@pytest.mark.parametrize("tikv_driver", ["tikv-client"], indirect=True)
 def test_without_the_package() -> None:
     """Where neither client is installed, opening says what the store needs; the module itself can be imported."""
     program = """

@@ -17,6 +17,7 @@ from oomstream.stores.tikv.sizes import AnswerSize
 from oomstream.stores.tikv.snapshots import Patience, read_youngest
 from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows
+from tests.services.tikv import TikvServer
 
 
 class Counted:
@@ -95,6 +96,30 @@ def test_reads_may_be_a_little_old_where_settings_say_so(tikv_url: str, monkeypa
             assert second.values == first.values
             assert 0 <= first.age_us < second.age_us <= 10_000_000
             assert await store.read(keys) == [row.value for row in new]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("tikv_driver", ["native"], indirect=True)
+def test_native_reads_cost_the_same(native_tikv: TikvServer, tikv_url: str, tikv_driver: str) -> None:
+    """The native client too needs one timestamp and one request a read, and none for a timestamp that it may share."""
+
+    async def check() -> None:
+        async with (
+            TikvOnlineStore(tikv_url, load_settings()) as store,
+            TikvOnlineStore(tikv_url, load_settings(online_max_age_us=10_000_000)) as relaxed,
+        ):
+            keys = [row.key for row in rows(100)]
+            await store.upsert_newer(rows(100))
+            await relaxed.read_aged(keys)
+            for reader, timestamps in ((store, 20), (relaxed, 0)):
+                before = Counter(native_tikv.control.calls())
+                for _ in range(20):
+                    found = await reader.read_aged(keys)
+                    assert found.values == [row.value for row in rows(100)]
+                    assert 0 <= found.age_us <= 10_000_000
+                asked = Counter(native_tikv.control.calls()) - before
+                assert asked == Counter({"KvBatchGet": 20}) + Counter({"Tso": timestamps})
 
     asyncio.run(check())
 
