@@ -83,7 +83,7 @@ def _meaning(error: KafkaError, where: str) -> OomstreamError:
                 f"{where} does not let this user in ({said}): correct OOMSTREAM_KAFKA_USER, "
                 "OOMSTREAM_KAFKA_PASSWORD or OOMSTREAM_KAFKA_SASL_MECHANISM"
             )
-        case KafkaError._SSL:
+        case _ if _is_tls(error):
             return InvalidSetting(f"{where}: TLS failed ({said}): see OOMSTREAM_KAFKA_TLS and OOMSTREAM_KAFKA_CA")
         case code if code in _DENIED:
             return InvalidSetting(f"{where}: this user lacks a right ({said}): grant it, see docs/operations.md")
@@ -92,10 +92,15 @@ def _meaning(error: KafkaError, where: str) -> OomstreamError:
     return StoreUnavailable(f"{where}: {said}")
 
 
+def _is_tls(error: KafkaError) -> bool:
+    """librdkafka says of a handshake that OpenSSL refused now that TLS failed, now that the connection did."""
+    return error.code() == KafkaError._SSL or (error.code() in _SILENCE and _OPENSSL.search(error.str()) is not None)
+
+
 def _plain(error: KafkaError) -> str:
     """What librdkafka says, without addresses of its own and without where in its code it was."""
     text = _STATE.sub("", error.str())
-    if error.code() == KafkaError._SSL:
+    if _is_tls(error):
         found = _OPENSSL.search(text)
         return found[1].strip() if found else text.rpartition(": ")[2]
     if error.code() in _SILENCE:
