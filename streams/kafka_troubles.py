@@ -93,7 +93,7 @@ def _meaning(error: KafkaError, where: str) -> OomstreamError:
 
 
 def _is_tls(error: KafkaError) -> bool:
-    """librdkafka says of a handshake that OpenSSL refused now that TLS failed, now that the connection did."""
+    """Whether TLS failed: of a handshake that OpenSSL refused librdkafka says now that, now that the connection did."""
     return error.code() == KafkaError._SSL or (error.code() in _SILENCE and _OPENSSL.search(error.str()) is not None)
 
 
