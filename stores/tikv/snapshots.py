@@ -35,6 +35,9 @@ _READS_AT_EASE = 4
 """So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds. Of more
 reads at once each may take longer: in a busy process all do, and more of them would only make it busier."""
 
+_SEARCHES_AT_ONCE = 2
+"""So many reads try older moments at once; for the others it is not their turn yet, and what they wait for goes on."""
+
 _GRACE_S = 0.01
 """How long an answer of an older moment waits for those of younger ones; or as long as it took itself."""
 
@@ -54,15 +57,49 @@ class Patience:
 
     Attributes:
         reads: Reads under way.
+        searches: Those of them that try older moments.
     """
 
     def __init__(self) -> None:
-        self.reads = 0
+        self.reads = self.searches = 0
 
     @property
     def hedge_s(self) -> float:
         """Seconds."""
         return min(_LONGEST_HEDGE_S, _HEDGE_S * max(1.0, self.reads / _READS_AT_EASE))
+
+
+class _Turn:
+    """One read's turn to try older moments: taken when it is due and there is one to take, given back at the end.
+
+    Args:
+        patience: Of the driver.
+        limit: Ends the read's wait for its first request.
+    """
+
+    __slots__ = ("_limit", "_loop", "_patience", "_taken", "_timer")
+
+    def __init__(self, patience: Patience, limit: asyncio.Timeout) -> None:
+        self._patience = patience
+        self._limit = limit
+        self._taken = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(patience.hedge_s, self._due)
+        patience.reads += 1
+
+    def _due(self) -> None:
+        if self._patience.searches < _SEARCHES_AT_ONCE:
+            self._patience.searches += 1
+            self._taken = True
+            self._limit.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(_HEDGE_S, self._due)
+
+    def end(self) -> None:
+        """The read is over."""
+        self._timer.cancel()
+        self._patience.reads -= 1
+        self._patience.searches -= self._taken
 
 
 def earlier(timestamp: int, milliseconds: int) -> int:
@@ -135,17 +172,18 @@ async def read_youngest(
     """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
     began = asyncio.get_running_loop().time()
     batch_get: BatchGet = client.snapshot(timestamp, False).batch_get
-    patience.reads += 1
+    limit = asyncio.timeout(None)
+    turn = _Turn(patience, limit)
     try:
         # Nearly every read is one request, which is awaited as it is: a task around it, or another turn of the event
         # loop, would cost as much as all the rest.
-        async with asyncio.timeout(patience.hedge_s):
+        async with limit:
             found = await (_get_piece if len(keys) <= size.rows else get_all)(batch_get, keys, size)
         return OnlineRead(list(map(found.get, keys)))
     except TimeoutError:
         return await _search(client, timestamp, keys, size, began)
     finally:
-        patience.reads -= 1
+        turn.end()
 
 
 async def _search(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, began: float) -> OnlineRead:

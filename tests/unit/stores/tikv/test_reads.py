@@ -10,7 +10,7 @@ import pytest
 
 from oomstream.stores.base import OnlineRead
 from oomstream.stores.settings import load_settings
-from oomstream.stores.tikv import process_exit
+from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.moments import Moments
 from oomstream.stores.tikv.sizes import AnswerSize
@@ -159,3 +159,32 @@ def test_patience_grows_with_reads_under_way() -> None:
     for reads, hedge_s in ((0, 0.03), (4, 0.03), (32, 0.24), (1_000, 0.5)):
         patience.reads = reads
         assert patience.hedge_s == pytest.approx(hedge_s)
+
+
+def test_few_reads_try_older_moments_at_once(tikv_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many reads that are all slow, two at a time try older moments; the others go on waiting for their answer."""
+    monkeypatch.setattr(snapshots, "_HEDGE_S", 0.0)
+    search_older = snapshots._search
+
+    async def check() -> None:
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            await store.upsert_newer(rows(3))
+            client = await counted(tikv_url)
+            timestamp = await client.current_timestamp()
+            prefix = TikvAddress.parse(tikv_url).row_prefix
+            keys = [prefix + row.key for row in rows(3)]
+            size, patience = AnswerSize(), Patience()
+            searching: list[int] = []
+
+            async def search(*arguments: Any) -> OnlineRead:
+                searching.append(patience.searches)
+                return await search_older(*arguments)
+
+            monkeypatch.setattr(snapshots, "_search", search)
+            reads = [read_youngest(client, timestamp, keys, size, patience) for _ in range(50)]
+            for found in await asyncio.gather(*reads):
+                assert found.values == [row.value for row in rows(3)] or found.age_us
+            assert (patience.reads, patience.searches) == (0, 0)
+            assert set(searching) <= {1, 2}
+
+    asyncio.run(check())
