@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# What cargo builds is kept for all checkouts, beside the servers of the tests.
+CARGO_ENV := CARGO_TARGET_DIR="$${XDG_CACHE_HOME:-$$HOME/.cache}/oomstream/cargo"
 ARGS ?=
 SERVERS ?=
 KILLS ?= 50
@@ -18,7 +20,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  (ARGS='…' passes options on: make test ARGS='-k push -x')"
 
-install: .venv/.install  ## Make .venv with everything for development
+install: .venv/.install .venv/.native  ## Make .venv with everything for development
 
 demo: $(if $(SERVERS),.venv/.install,.venv/.demo)  ## Run the demo: a year of flights; SERVERS=1: on Kafka, TiDB and TiKV
 	@$(if $(SERVERS),$(BIN)/python -m tests.services run) $(BIN)/oomstream demo $(ARGS)
@@ -36,10 +38,15 @@ lint: .venv/.install  ## Check style, spelling and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports
+	@if command -v cargo >/dev/null; then set -x; \
+	  cargo fmt --check --manifest-path native/Cargo.toml; \
+	  $(CARGO_ENV) cargo clippy --quiet --locked --release --manifest-path native/Cargo.toml -- --deny warnings; \
+	fi
 
 format: .venv/.install  ## Rewrite the code in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@if command -v cargo >/dev/null; then cargo fmt --manifest-path native/Cargo.toml; fi
 
 types: .venv/.install  ## Check types, strictly
 	$(BIN)/mypy
@@ -81,3 +88,14 @@ clean:  ## Remove .venv, caches and build products (never data)
 	@echo "Installing what development needs into .venv …"
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@ .venv/.demo
+
+# TiKV's native client. Without cargo nothing is lost but speed; a stamp that is not set lets the next `make` try again.
+.venv/.native: $(wildcard native/src/*.rs native/Cargo.* native/pyproject.toml native/*.pyi) .venv/.install
+	@if command -v cargo >/dev/null; then \
+	  echo "Building the native TiKV driver (minutes the first time) …"; \
+	  rm -rf .venv/native && $(CARGO_ENV) $(BIN)/maturin build --quiet --locked --release -m native/Cargo.toml \
+	    -i $(BIN)/python --out .venv/native && \
+	  $(PIP) --force-reinstall --no-deps .venv/native/*.whl && touch $@; \
+	else \
+	  echo "No cargo: the native TiKV driver is not built, and TiKV is used through tikv-client."; \
+	fi

@@ -14,7 +14,7 @@ from benchmarks.pairs import PAIRS
 from benchmarks.results import RESULTS, Figure, keep, load
 from benchmarks.table import print_table
 
-BENCHMARKS = ("ingest", "reads", "training", "freshness")
+BENCHMARKS = ("ingest", "reads", "training", "freshness", "tikv_drivers")
 """Modules of this package; each has `run(options)`, which gives its figures."""
 
 

@@ -53,7 +53,8 @@ def fill(settings: Settings, rows: int, *, width: int = 0) -> None:
     """Make the stores and write so many rows of history, `ROWS_PER_ENTITY` for each entity, a minute apart.
 
     Args:
-        settings: Where the stores are: history in SQLite, or on a server of MySQL's family.
+        settings: Where the stores are: history in SQLite, or in a database of its own on a server of MySQL's family,
+            from which earlier rows are removed.
         rows: How many.
         width: Characters of the text feature, at least.
     """
@@ -98,6 +99,7 @@ def _fill_file(path: Path, source_id: int, rows: int, width: int) -> None:
 
 
 def _fill_server(address: StoreUrl, source_id: int, rows: int, width: int) -> None:
+    _execute(address, "TRUNCATE TABLE history_plane")
     starts = range(0, rows, _ROWS_PER_INSERT)
     statements = ((source_id, start, min(start + _ROWS_PER_INSERT, rows), width) for start in starts)
     with ThreadPoolExecutor(_INSERTS_AT_ONCE) as pool:
@@ -112,6 +114,10 @@ def _fill_server(address: StoreUrl, source_id: int, rows: int, width: int) -> No
 
 def _insert(address: StoreUrl, source_id: int, start: int, end: int, width: int) -> None:
     values = ", ".join(map(_literals, (_row(source_id, at, width) for at in range(start, end))))
+    _execute(address, f"INSERT INTO history_plane ({_NAMES}) VALUES {values}")
+
+
+def _execute(address: StoreUrl, sql: str) -> None:
     [(host, port)] = address.hosts
     connection = pymysql.connect(
         host=host,
@@ -123,7 +129,7 @@ def _insert(address: StoreUrl, source_id: int, start: int, end: int, width: int)
     )
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"INSERT INTO history_plane ({_NAMES}) VALUES {values}")
+            cursor.execute(sql)
     finally:
         connection.close()
 

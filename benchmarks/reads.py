@@ -6,6 +6,7 @@ to read; all take turns. Latencies are of whole reads, from entity rows to a dic
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ from benchmarks.pairs import alternate
 from benchmarks.read_rounds import Latencies, Order
 from benchmarks.read_rows import SHAPES, Shape
 from benchmarks.results import Figure
+from oomstream.stores.settings import load_settings
 from tests.services.build import BuildFailed
 
 ENTITIES = 5_000
@@ -73,6 +75,8 @@ def _on_tikv(folder: Path, entities: int, options: Options) -> Iterator[Figure]:
         "OOMSTREAM_ONLINE_URL": url,
         "OOMSTREAM_HISTORY_URL": f"sqlite:///{folder / 'history.db'}",
     }
+    native = importlib.util.find_spec("oomstream_tikv") is not None and load_settings().tikv_driver != "tikv-client"
+    client = "native driver" if native else "tikv-client"
     ids = json.loads(_ours("fill", str(entities), environment=environment))
     arguments = [f"{name}={number}" for name, number in ids.items()]
     try:
@@ -80,10 +84,10 @@ def _on_tikv(folder: Path, entities: int, options: Options) -> Iterator[Figure]:
             with ExitStack() as stack:
                 bare = _started(stack, Contender("benchmarks.tikv_reads", url, how, *arguments))
                 ours = _started(stack, Contender("benchmarks.our_reads", how, environment=environment))
-                yield from _shapes(Match(ours, bare, _BARE, "TiKV", _BARE_GOAL), how, entities, options)
+                yield from _shapes(Match(ours, bare, _BARE, f"TiKV, {client}", _BARE_GOAL), how, entities, options)
                 stale = {**environment, "OOMSTREAM_ONLINE_MAX_AGE": _STALENESS}
                 ours = _started(stack, Contender("benchmarks.our_reads", how, environment=stale))
-                stores = f"TiKV, up to {_STALENESS} old"
+                stores = f"TiKV, {client}, up to {_STALENESS} old"
                 yield from _shapes(Match(ours, bare, _BARE, stores, 1.0), how, entities, options)
     finally:
         _ours("clear", environment=environment)

@@ -26,6 +26,8 @@ MAX_PUSHED_KEYS = 1_000
 """Up to how many entities a store is asked for by key."""
 
 _MILLISECONDS = re.compile(r"-?[0-9]{1,15}")
+_SAMPLE_ROWS = 20_000
+_SPLITS = 1_000
 _EXACT_IN_DOUBLE = float(1 << 53)
 _DAY_MS = 86_400_000
 _ARROW_OF_KEY: dict[Kind, pa.DataType] = {Kind.STRING: pa.string(), Kind.BYTES: pa.binary()}
@@ -273,3 +275,17 @@ def pushed_keys(labels: pa.Table, parts: int) -> list[tuple[Plain, ...]] | None:
         return None
     columns: list[Iterable[Plain]] = [distinct.column(name).to_pylist() for name in names]
     return sorted(zip(*columns, strict=True))
+
+
+def key_splits(labels: pa.Table) -> list[Plain]:
+    """Values of the first key field, ascending, between which there are about equally many labels.
+
+    Args:
+        labels: Columns k0, … without nulls.
+    """
+    first = labels.column("k0")
+    # Evenly spaced rows of the table as it is: any order of the labels that is none by key makes them a fair sample.
+    sample = first.take(pa.array(range(0, len(first), max(1, len(first) // _SAMPLE_ROWS)), pa.int64()))
+    ordered = sample.unique().sort()
+    splits: list[Plain] = ordered.take(pa.array(range(0, len(ordered), max(1, len(ordered) // _SPLITS)))).to_pylist()
+    return splits

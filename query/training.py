@@ -15,7 +15,15 @@ from oomstream.query.arrow import Chunked, numbers, pc, table_of
 from oomstream.query.columns import plain_type, scan_rows, typed_column
 from oomstream.query.engine import Duck, GroupJoin
 from oomstream.query.key_columns import ENTITY_KEY, find_key_columns
-from oomstream.query.label_columns import csv_key_type, key_column, label_times, once, pushed_keys, time_column
+from oomstream.query.label_columns import (
+    csv_key_type,
+    key_column,
+    key_splits,
+    label_times,
+    once,
+    pushed_keys,
+    time_column,
+)
 from oomstream.query.labels import Labels, read_labels
 from oomstream.query.ranges import RANGE_BYTES, RANGE_ROWS
 from oomstream.query.revision_join import join_revisions, timeline
@@ -215,15 +223,17 @@ async def _scan_into(
     """Scan what the labels can need, and join each table while the next one is being read."""
     span = pc.min_max(labels.column("t")).as_py()
     ingested = [time for time in (request.as_of_us, span["max"] if request.available else None) if time is not None]
-    scan = cut.scan(
-        group,
-        names,
-        keys=keys,
-        min_event_time_us=None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
-        max_event_time_us=span["max"],
-        max_ingest_time_us=min(ingested, default=None),
-        batch_rows=scan_rows(len(names) + len(group.keys) + 5),
-    )
+    limits: dict[str, Any] = {
+        "min_event_time_us": None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
+        "max_event_time_us": span["max"],
+        "max_ingest_time_us": min(ingested, default=None),
+        "batch_rows": scan_rows(len(names) + len(group.keys) + 5),
+    }
+    if keys is None:
+        splits = await asyncio.to_thread(key_splits, labels)
+        scan = cut.scan_in_parts(group, names, splits=splits, **limits)
+    else:
+        scan = cut.scan(group, names, keys=keys, **limits)
     joining: asyncio.Task[None] | None = None
     try:
         async for rows in scan:

@@ -28,14 +28,18 @@ FORMAT = 1
 DELETED = 0x01
 """Flag: the entity was deleted by the event of this version."""
 
+VERSION_START = 1
+VERSION_END = VERSION_START + VERSION_BYTES
+"""Where the packed version stands in every value: stores compare these bytes, and know nothing else of a value."""
+
 FORGOTTEN_KIND = 255
 """In a version's place for the kind of its source: no event, but the mark of a forgotten entity."""
 
 _MOST_SOURCES, _MOST_SEQUENCES = (1 << 32) - 1, (1 << 64) - 1
 
 _SYNC_ID = slice(5, 13)
-_VERSION = slice(1, 1 + VERSION_BYTES)
-_BODY_START = 1 + VERSION_BYTES + _TAIL.size
+_VERSION = slice(VERSION_START, VERSION_END)
+_BODY_START = VERSION_END + _TAIL.size
 _FORMAT_BYTE = bytes([FORMAT])
 
 
@@ -126,7 +130,7 @@ def decode_value(value: bytes) -> OnlineValue:
     """
     if len(value) < _BODY_START or value[0] != FORMAT:
         raise ValueError(_unknown_format(value))
-    ingest_time_us, fingerprint, flags = _TAIL.unpack_from(value, 1 + VERSION_BYTES)
+    ingest_time_us, fingerprint, flags = _TAIL.unpack_from(value, VERSION_END)
     version = Version.unpack(value[_VERSION])
     return OnlineValue(version, ingest_time_us, fingerprint, bool(flags & DELETED), value[_BODY_START:])
 

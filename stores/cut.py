@@ -55,6 +55,37 @@ class Cut(ABC):
             batch_rows: Rows per table, about.
         """
 
+    def scan_in_parts(
+        self,
+        group: FeatureGroup,
+        features: Sequence[str],
+        *,
+        splits: Sequence[Plain],
+        min_event_time_us: int | None = None,
+        max_event_time_us: int | None = None,
+        max_ingest_time_us: int | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """The same tables as those of `scan`, of all entities, from a store that may read several parts at once.
+
+        Args:
+            group: As in `scan`.
+            features: As in `scan`.
+            splits: Values of the first key field, ascending, between which there are about equally many rows.
+            min_event_time_us: As in `scan`.
+            max_event_time_us: As in `scan`.
+            max_ingest_time_us: As in `scan`.
+            batch_rows: As in `scan`.
+        """
+        return self.scan(
+            group,
+            features,
+            min_event_time_us=min_event_time_us,
+            max_event_time_us=max_event_time_us,
+            max_ingest_time_us=max_ingest_time_us,
+            batch_rows=batch_rows,
+        )
+
     async def seek(
         self,
         group: FeatureGroup,

@@ -128,6 +128,9 @@ class Settings(BaseSettings):
         alias="OOMSTREAM_ONLINE_MAX_AGE",
         description="How old what online reads answer may be, where that saves a round trip (TiKV); 0 = not at all.",
     )
+    tikv_driver: Literal["auto", "native", "tikv-client"] = Field(
+        "auto", description="Client of TiKV: auto = native where the package oomstream-tikv is installed."
+    )
 
     serve_port: int = Field(6566, ge=0, le=65_535, description="HTTP port of `oomstream serve`; 0 = a free one.")
     serve_grpc_port: int = Field(50_051, ge=0, le=65_535, description="Its gRPC port; 0 = a free one.")

@@ -21,10 +21,15 @@ _LONG = frozenset({Kind.STRING, Kind.BYTES, Kind.ARRAY})
 """Kinds whose values may be of any length."""
 
 _OURS = ("_event_time", "_source", "_sequence")
+PAGE_BYTES = 16 << 20
+"""Bytes of a page, about."""
+
 _KEYS_PER_STATEMENT = 500
 _COMPOSITE_KEYS_PER_STATEMENT = 100
 
 Key = tuple[Plain, ...]
+Part = tuple[Plain, Plain]
+"""Where a part of a table begins and ends, by the first key field; None for the table's own begin and end."""
 
 
 def key_chunks(keys: Sequence[Key] | None) -> Iterator[Sequence[Key] | None]:
@@ -32,7 +37,7 @@ def key_chunks(keys: Sequence[Key] | None) -> Iterator[Sequence[Key] | None]:
     if keys is None:
         yield None
         return
-    ordered = iter(sorted(set(keys), key=_order))
+    ordered = iter(sorted(set(keys), key=in_order))
     size = _KEYS_PER_STATEMENT if keys and len(keys[0]) == 1 else _COMPOSITE_KEYS_PER_STATEMENT
     while chunk := list(islice(ordered, size)):
         yield chunk
@@ -117,8 +122,8 @@ class Walk:
             return None if after is None else self._behind(after, 0)
         if after is None:
             return self._of_keys(self._keys)
-        current = _order(after[: self._width])
-        return self._behind(after, self._width) + self._of_keys([key for key in self._keys if _order(key) > current])
+        current = in_order(after[: self._width])
+        return self._behind(after, self._width) + self._of_keys([key for key in self._keys if in_order(key) > current])
 
     def _behind(self, after: Key, first: int) -> list[str]:
         """Rows greater than `after` that are equal to it in the first columns of the primary key."""
@@ -156,6 +161,7 @@ class PageStatements(Walk):
         min_event_time_us: Only rows not before it.
         max_event_time_us: Only rows not after it.
         max_ingest_time_us: Only rows ingested not after it.
+        part: Only entities whose first key field is not before the first value, and before the second.
     """
 
     def __init__(
@@ -167,6 +173,7 @@ class PageStatements(Walk):
         min_event_time_us: int | None = None,
         max_event_time_us: int | None = None,
         max_ingest_time_us: int | None = None,
+        part: Part = (None, None),
     ) -> None:
         keys_of_table = table.group.key_names
         quoted = table.quoted
@@ -180,7 +187,11 @@ class PageStatements(Walk):
             keys,
             long=[quoted(name) for name in _long_features(table.group, features)],
             times=_limit(time, ">=", min_event_time_us) + _limit(time, "<=", max_event_time_us),
-            others=_limit(quoted("_ingest_time"), "<=", max_ingest_time_us),
+            others=[
+                *_limit(quoted("_ingest_time"), "<=", max_ingest_time_us),
+                *_limit(quoted(keys_of_table[0]), ">=", part[0]),
+                *_limit(quoted(keys_of_table[0]), "<", part[1]),
+            ],
         )
 
 
@@ -209,8 +220,8 @@ def _long_features(group: FeatureGroup, names: Sequence[str]) -> list[str]:
     return [each.name for each in group.features if each.name in wanted and each.type.kind in _LONG]
 
 
-def _limit(column: str, comparison: str, value: int | None) -> list[str]:
-    return [] if value is None else [f"{column} {comparison} {literal(value)}"]
+def _limit(column: str, comparison: str, value: Plain) -> list[str]:
+    return [] if value is None else [f"{column} {comparison} {_text(value)}"]
 
 
 def _text(part: Plain) -> str:
@@ -220,6 +231,6 @@ def _text(part: Plain) -> str:
     return literal(part)
 
 
-def _order(key: Key) -> tuple[int | bytes, ...]:
+def in_order(key: Key) -> tuple[int | bytes, ...]:
     """What sorts as the primary key does: text by its bytes."""
     return tuple(part.encode() if isinstance(part, str) else part for part in key)  # type: ignore[misc]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -22,6 +22,7 @@ import pymysql
 import sqlalchemy as sa
 
 from oomstream.schemas.errors import StoreUnavailable
+from oomstream.schemas.events import Plain
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.schemas.versions import SourceKind
 from oomstream.stores.base import Cut
@@ -37,9 +38,11 @@ from oomstream.stores.sql.dialects import CutPlace, StoredColumn
 from oomstream.stores.sql.mysql import MysqlDialect
 from oomstream.stores.sql.mysql_connection import Connection, Flavour, ServerAddress, connect
 from oomstream.stores.sql.mysql_errors import mysql_error
-from oomstream.stores.sql.mysql_pages import Key, PageStatements, RevisionPages, Walk, key_chunks
+from oomstream.stores.sql.mysql_pages import PAGE_BYTES, Key, PageStatements, Part, RevisionPages, Walk, key_chunks
+from oomstream.stores.sql.mysql_walk import Walker
 from oomstream.stores.sql.revision_tables import RevisionForm
 from oomstream.stores.sql.revisions import Revisions, revision_of
+from oomstream.stores.sql.tables import HistoryTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,9 +50,6 @@ if TYPE_CHECKING:
 _CALLS_PER_PAGE = 10
 """A page's deadline in deadlines of a call: a scan may look through many rows to find a page's worth."""
 
-_PAGE_BYTES = 16 << 20
-_FIRST_PAGE_ROWS = 2_000
-_PAGE_GROWTH = 8
 _DRIVER_PAGE_ROWS = 20_000
 _FUTURE_TRIES = 1_000
 _TOO_LONG = "_too_long"
@@ -78,9 +78,10 @@ class _Transaction:
 
 
 class _Pages(ABC):
-    """Reads pages of one cut, one at a time."""
+    """Reads pages of one cut."""
 
     most_rows: int
+    at_once: int
 
     def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
@@ -97,7 +98,7 @@ class _Pages(ABC):
             page = await self._read(statements.page(after, rows), schema)
             return page, page.num_rows < rows
         if not self._measured:
-            page = await self._read(statements.page(after, rows, 2 * _PAGE_BYTES), _with_too_long(schema))
+            page = await self._read(statements.page(after, rows, 2 * PAGE_BYTES), _with_too_long(schema))
             if not _any_too_long(page):
                 return page.drop_columns([_TOO_LONG]), page.num_rows < rows
             self._measured = True
@@ -109,9 +110,9 @@ class _Pages(ABC):
         """So many rows, or fewer if their long values are more than a page should hold, as the server says."""
         while rows > 1 and (sql := statements.bytes_of_page(after, rows)) is not None:
             [(size,)] = await self._transaction.rows(sql, _CALLS_PER_PAGE)
-            if size <= 2 * _PAGE_BYTES:
+            if size <= 2 * PAGE_BYTES:
                 break
-            rows = max(1, rows * _PAGE_BYTES // size)
+            rows = max(1, rows * PAGE_BYTES // size)
         return rows
 
     @abstractmethod
@@ -123,6 +124,7 @@ class _DriverPages(_Pages):
     """Pages through aiomysql in the cut's own transaction."""
 
     most_rows = _DRIVER_PAGE_ROWS
+    at_once = 1  # there is one connection
 
     async def _read(self, sql: str, schema: pa.Schema) -> pa.Table:
         """The rows, turned into columns."""
@@ -135,6 +137,7 @@ class _ConnectorXPages(_Pages):
     """Pages through ConnectorX, each on a connection of its own, as of the cut's timestamp."""
 
     most_rows = 1_000_000
+    at_once = 2
 
     def __init__(self, transaction: _Transaction, address: ServerAddress, begin: str, place: CutPlace) -> None:
         super().__init__(transaction)
@@ -206,9 +209,9 @@ class _MysqlCut(Cut):
     ) -> AsyncIterator[pa.Table]:
         """Rows of a group in order of the primary key, a page at a time."""
         table = self._place.table_of(group)
-        filled = [(name, table.filled[name]) for name in features if name in table.filled]
-        walks = (
-            PageStatements(
+        walker = self._walker(group, features, batch_rows)
+        for chunk in key_chunks(keys):
+            walk = PageStatements(
                 table,
                 features,
                 chunk,
@@ -216,11 +219,42 @@ class _MysqlCut(Cut):
                 max_event_time_us=max_event_time_us,
                 max_ingest_time_us=max_ingest_time_us,
             )
-            for chunk in key_chunks(keys)
-        )
+            async for page in walker.walk(walk):
+                yield _completed(page, table, features)
+
+    async def scan_in_parts(
+        self,
+        group: FeatureGroup,
+        features: Sequence[str],
+        *,
+        splits: Sequence[Plain],
+        min_event_time_us: int | None = None,
+        max_event_time_us: int | None = None,
+        max_ingest_time_us: int | None = None,
+        batch_rows: int = 100_000,
+    ) -> AsyncIterator[pa.Table]:
+        """Rows of a group in order of the primary key, two pages at a time."""
+        table = self._place.table_of(group)
+
+        def statements(part: Part) -> Walk:
+            return PageStatements(
+                table,
+                features,
+                None,
+                min_event_time_us=min_event_time_us,
+                max_event_time_us=max_event_time_us,
+                max_ingest_time_us=max_ingest_time_us,
+                part=part,
+            )
+
+        pages = self._walker(group, features, batch_rows).walk_in_parts(statements, splits)
+        async with aclosing(pages):
+            async for page in pages:
+                yield _completed(page, table, features)
+
+    def _walker(self, group: FeatureGroup, features: Sequence[str], batch_rows: int) -> Walker:
         # The primary key: the key columns come first, then event time, source and sequence.
-        async for page in self._walk(walks, len(group.keys) + 3, scan_schema(group, features), batch_rows):
-            yield without_values_of_deletes(_filled(page, filled), len(features))
+        return Walker(self._pages, len(group.keys) + 3, scan_schema(group, features), batch_rows)
 
     async def revisions(self, group: FeatureGroup) -> list[Revision]:
         """Published revisions, by id."""
@@ -241,28 +275,11 @@ class _MysqlCut(Cut):
         form = RevisionForm(group, revision, [StoredColumn(*row) for row in stored], self._dialect)
         there = [name for name in features if name in form.values]
         complete = with_missing(form, features)
-        walks = (RevisionPages(form, there, chunk) for chunk in key_chunks(keys))
+        walker = Walker(self._pages, len(group.keys), revision_schema(group, there), batch_rows)
         with telling_changes(form):
-            async for page in self._walk(walks, len(group.keys), revision_schema(group, there), batch_rows):
-                yield complete(page)
-
-    async def _walk(
-        self, walks: Iterable[Walk], primary: int, schema: pa.Schema, batch_rows: int
-    ) -> AsyncIterator[pa.Table]:
-        """Pages that hold rows; the first `primary` columns are the primary key."""
-        most_rows = min(batch_rows, self._pages.most_rows)
-        wanted = min(most_rows, _FIRST_PAGE_ROWS)
-        for statements in walks:
-            after: Key | None = None
-            while True:
-                page, is_last = await self._pages.read(statements, after, wanted, schema)
-                rows = page.num_rows
-                if rows:
-                    after = tuple(page.column(at)[-1].as_py() for at in range(primary))
-                    yield page
-                if is_last:
-                    break
-                wanted = min(most_rows, rows * _PAGE_GROWTH, max(1, _PAGE_BYTES * rows // max(page.nbytes, 1)))
+            for chunk in key_chunks(keys):
+                async for page in walker.walk(RevisionPages(form, there, chunk)):
+                    yield complete(page)
 
 
 def _with_too_long(schema: pa.Schema) -> pa.Schema:
@@ -312,16 +329,18 @@ def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _filled(page: pa.Table, defaults: Sequence[tuple[str, Any]]) -> pa.Table:
-    """Defaults that the engine cannot keep, in rows that were written before the feature was added."""
+def _completed(page: pa.Table, table: HistoryTable, features: Sequence[str]) -> pa.Table:
+    """Fill in defaults that the engine cannot keep, in rows that were written before the feature was added."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for name, default in defaults:
-        at = page.schema.get_field_index(name)
-        field = page.schema.field(at)
-        page = page.set_column(at, field, pc.fill_null(page.column(at), pa.scalar(default, field.type)))
-    return page
+    for name in features:
+        if name in table.filled:
+            at = page.schema.get_field_index(name)
+            field = page.schema.field(at)
+            default: Any = pa.scalar(table.filled[name], field.type)
+            page = page.set_column(at, field, pc.fill_null(page.column(at), default))
+    return without_values_of_deletes(page, len(features))
 
 
 @asynccontextmanager

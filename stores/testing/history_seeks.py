@@ -1,4 +1,4 @@
-"""What every history store must do that looks rows up one by one, where it says that it does."""
+"""What every history store must do that looks rows up one by one, or scans in parts, where it says that it does."""
 
 from __future__ import annotations
 
@@ -90,6 +90,34 @@ class SeekTests(HistorySuite):
                 await append(writer, source, mine, *(event(3_000 + at, f"k{at % 50}", at) for at in range(100)))
                 found = await _seek(cut, mine, ["n"], keys, times, batch_rows=7)
             assert found in (None, {at: (False, 2_499 - at) for at in range(2_500)})
+
+        run(check())
+
+    def test_scan_in_parts_is_the_scan(self, opened: HistoryStore, run: Run) -> None:
+        """Wherever it is split, a scan in parts gives the rows of the scan, in its order, and can be left early."""
+
+        async def check() -> None:
+            [mine] = await register(opened, group(keys={"a": "string", "b": "long"}))
+            source = await opened.claim(topic())
+            # Few rows of most entities, and a third of all of one.
+            keys: list[tuple[Plain, ...]] = [(f"k{at % 97:02}" if at % 3 else "k50", at % 2) for at in range(14_000)]
+            for start in range(0, len(keys), 2_000):
+                part = range(start, start + 2_000)
+                await append(opened, source, mine, *(event(at, keys[at], at, at) for at in part))
+            limits: dict[str, Any] = {
+                "min_event_time_us": TIME_US + 5,
+                "max_event_time_us": TIME_US + 13_990,
+                "batch_rows": 900,
+            }
+            async with opened.cut() as cut:
+                whole = pa.concat_tables([each async for each in cut.scan(mine, ["n"], **limits)])
+                for splits in ([], ["k00"], ["zz"], [f"k{at:02}" for at in range(97)], ["k49", "k50", "k51"]):
+                    tables = [each async for each in cut.scan_in_parts(mine, ["n"], splits=splits, **limits)]
+                    assert pa.concat_tables(tables).equals(whole)
+                    assert max(each.num_rows for each in tables) <= 900
+                async for _ in cut.scan_in_parts(mine, ["n"], splits=["k10", "k20"], batch_rows=900):
+                    break
+                assert (await _seek(cut, mine, ["n"], [keys[0]], [TIME_US])) in (None, {0: (False, 0)})
 
         run(check())
 

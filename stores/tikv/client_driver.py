@@ -1,30 +1,27 @@
 """The driver on PyPI's tikv-client 0.0.4.
 
 Everything that is odd about that client is dealt with in this folder: no deadlines and no names for its errors
-(`troubles`), clients that never recover (`Connection`), transactions that must end (`Transactions`), answers that are
+(`troubles`), clients that never recover (`connection`), transactions that must end (`Transactions`), answers that are
 refused for their size (`sizes`), locks of killed writers (`snapshots`) and crashes at exit (`process_exit`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from oomstream.schemas.errors import Fatal, StoreUnavailable
+from oomstream.schemas.errors import InvalidSetting
 from oomstream.schemas.online_value import OnlineRow, packed_version
 from oomstream.stores.base import OnlineChange, OnlineRead
 from oomstream.stores.crash_points import reach
 from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.address import TikvAddress
-from oomstream.stores.tikv.connection import Connection
-from oomstream.stores.tikv.deadline import Deadline
+from oomstream.stores.tikv.attempts import Attempts
 from oomstream.stores.tikv.driver import TikvDriver
 from oomstream.stores.tikv.moments import Moments
 from oomstream.stores.tikv.sizes import AnswerSize, commits
-from oomstream.stores.tikv.transactions import LostCommit, Transactions, Written
-from oomstream.stores.tikv.troubles import LOST_COMMIT, NO_ANSWER, Remedy, Trouble, trouble_of
+from oomstream.stores.tikv.transactions import Transactions, Written
 
 _T = TypeVar("_T")
 
@@ -36,11 +33,6 @@ hardly be faster, since handing puts over to the client takes most of the time."
 _COMMIT_BYTES = 1 << 18
 """Bytes of one transaction: with more, the client asks for locks that live longer than 3 s."""
 
-_ATTEMPTS = 2
-"""One attempt may take this part of a call's deadline: one that hangs leaves time for another, through a new client."""
-
-_FIRST_PAUSE_S = 0.01
-_LONGEST_PAUSE_S = 1.0
 _GC_TIMEOUT_S = 600.0
 
 
@@ -55,13 +47,22 @@ class ClientDriver(TikvDriver):
     def __init__(self, address: TikvAddress, call_timeout_s: float) -> None:
         self._address = address
         self._call_timeout_s = call_timeout_s
-        self._attempt_timeout_s = call_timeout_s / _ATTEMPTS
-        self._connection = Connection(address.pd, self._attempt_timeout_s)
+        self._attempts = Attempts(self._connect, address.shown, call_timeout_s, process_exit.touch)
+        self._call = self._attempts.call
         self._size = AnswerSize()
         self._patience = snapshots.Patience()
         self._moments = Moments()
         self._transactions = Transactions(self._size)
         self._slots = asyncio.Semaphore(_COMMITS_AT_ONCE)
+
+    async def _connect(self) -> Any:
+        """A client's inner, Rust object, whose methods start their call at once and return a future.
+
+        The package's Python layer adds a coroutine around each, which costs as much as the call.
+        """
+        transaction_client = _transaction_client()
+        process_exit.prepare()
+        return (await transaction_client.connect(list(self._address.pd))).inner
 
     async def connect(self) -> None:
         """Connect, and read a key; one attempt."""
@@ -73,7 +74,7 @@ class ClientDriver(TikvDriver):
     async def close(self) -> None:
         """Let transactions end, and let go of the client."""
         await self._transactions.close()
-        await self._connection.close()
+        await self._attempts.close()
 
     async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
         """Several small transactions at once: read, compare, put what is newer, commit.
@@ -187,59 +188,6 @@ class ClientDriver(TikvDriver):
 
         return await self._call("collect garbage in", attempt, timeout_s=max(_GC_TIMEOUT_S, self._call_timeout_s))
 
-    async def _call(
-        self,
-        what: str,
-        attempt: Callable[[Any], Awaitable[_T]],
-        *,
-        attempts: int | None = None,
-        timeout_s: float | None = None,
-    ) -> _T:
-        """Try until it works or the deadline is reached.
-
-        Args:
-            what: A verb for messages, which goes before the store's name.
-            attempt: Does it once, through the client it is given; may be cancelled.
-            attempts: How often, at most; None = until the deadline.
-            timeout_s: The deadline, if it is not that of other calls; an attempt may then take all of it.
-
-        Raises:
-            StoreUnavailable: It did not work.
-            Fatal: It cannot work.
-            InvalidSetting: The client is not installed, or cannot run here.
-        """
-        deadline = Deadline.after(timeout_s or self._call_timeout_s)
-        pauses = _pauses()
-        told = NO_ANSWER
-        while True:
-            client = None
-            try:
-                async with asyncio.timeout_at(deadline.no_later_than(timeout_s or self._attempt_timeout_s).at):
-                    client = await self._connection.client(deadline)
-                    result = await attempt(client)
-            except BaseException as exc:
-                trouble = LOST_COMMIT if isinstance(exc, LostCommit) else trouble_of(exc)
-                if trouble is None:
-                    raise
-                self._connection.failed(client, trouble)
-                # That the time is up says less than what went wrong before.
-                told = told if trouble is NO_ANSWER else trouble
-                attempts = None if attempts is None else attempts - 1
-                pause_s = next(pauses)
-                if trouble.remedy is Remedy.STOP:
-                    raise Fatal(self._sentence(what, trouble)) from exc
-                if attempts == 0 or deadline.left_s() <= pause_s:
-                    raise StoreUnavailable(self._sentence(what, told)) from exc
-                await asyncio.sleep(pause_s)
-            else:
-                self._connection.worked(client)
-                return result
-            finally:
-                process_exit.touch()
-
-    def _sentence(self, what: str, trouble: Trouble) -> str:
-        return f"cannot {what} online store {self._address.shown}: {trouble.said}; {trouble.advice}"
-
 
 async def _put_same(transaction: Any, changes: Sequence[OnlineChange], size: AnswerSize) -> Written:
     stored = await snapshots.get_all(transaction.batch_get, [each.key for each in changes], size)
@@ -257,9 +205,12 @@ def _is_newer(value: bytes, stored: bytes | None, or_equal: bool) -> bool:
     return ours > theirs or (or_equal and ours == theirs)
 
 
-def _pauses() -> Iterator[float]:
-    pause = _FIRST_PAUSE_S
-    while True:
-        # Jitter, so that two writers that met do not meet again.
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+def _transaction_client() -> Any:
+    try:
+        from tikv_client.asynchronous import TransactionClient
+    except ImportError as exc:
+        raise InvalidSetting(
+            "the TiKV store needs the package oomstream-tikv (`make install` builds it where cargo is) or, on Linux on "
+            "x86_64 with CPython 3.11, tikv-client (pip install tikv-client==0.0.4); everything else works without"
+        ) from exc
+    return TransactionClient

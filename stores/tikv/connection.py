@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from oomstream.schemas.errors import InvalidSetting
 from oomstream.stores.tikv import process_exit
 from oomstream.stores.tikv.deadline import Deadline
 from oomstream.stores.tikv.troubles import Remedy, Trouble
@@ -17,16 +16,13 @@ _FAILURES_TO_RENEW = 2
 class Connection:
     """The client that calls go through; used from one event loop.
 
-    What it hands out is the client's inner, Rust object, whose methods start their call at once and return a future.
-    The package's Python layer adds a coroutine around each, which costs as much as the call.
-
     Args:
-        pd: host:port of each PD server.
-        connect_timeout_s: Deadline of one attempt to connect; the client itself has none.
+        connect: Makes a client.
+        connect_timeout_s: Deadline of one attempt to connect.
     """
 
-    def __init__(self, pd: Sequence[str], connect_timeout_s: float) -> None:
-        self._pd = list(pd)
+    def __init__(self, connect: Callable[[], Awaitable[Any]], connect_timeout_s: float) -> None:
+        self._new_client = connect
         self._connect_timeout_s = connect_timeout_s
         self._client: Any = None
         self._connecting: asyncio.Task[Any] | None = None
@@ -36,9 +32,9 @@ class Connection:
         """The client, connected if there is none; callers at the same time share one attempt.
 
         Raises:
-            InvalidSetting: tikv-client is not installed, or this process is a fork.
+            InvalidSetting: The client is not installed, or this process is a fork.
             TimeoutError: PD did not answer in time.
-            Exception: tikv-client's own error.
+            Exception: The client's own error.
         """
         process_exit.check_process()
         if self._client is not None:
@@ -54,10 +50,8 @@ class Connection:
         return attempt.result()
 
     async def _connect(self) -> Any:
-        transaction_client = _transaction_client()
-        process_exit.prepare()
         async with asyncio.timeout(self._connect_timeout_s):
-            self._client = (await transaction_client.connect(self._pd)).inner
+            self._client = await self._new_client()
         self._failures = 0
         return self._client
 
@@ -91,14 +85,3 @@ class Connection:
 def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-def _transaction_client() -> Any:
-    try:
-        from tikv_client.asynchronous import TransactionClient
-    except ImportError as exc:
-        raise InvalidSetting(
-            "the TiKV store needs Linux on x86_64, CPython 3.11 and the package tikv-client "
-            "(pip install tikv-client==0.0.4); everything else works without"
-        ) from exc
-    return TransactionClient

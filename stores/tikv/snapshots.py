@@ -19,9 +19,7 @@ from oomstream.stores.base import OnlineRead
 from oomstream.stores.tikv.sizes import AnswerSize
 from oomstream.stores.tikv.troubles import Remedy, answer_bytes, trouble_of
 
-_Pairs = list[tuple[bytes, bytes]]
-
-BatchGet = Callable[[list[bytes]], Awaitable[_Pairs]]
+BatchGet = Callable[[list[bytes]], Awaitable[list[tuple[bytes, bytes]]]]
 """`batch_get` of a snapshot or of a transaction."""
 
 _Read = asyncio.Task[dict[bytes, bytes]]
@@ -36,6 +34,9 @@ _LONGEST_HEDGE_S = 0.5
 _READS_AT_EASE = 4
 """So long a read may take before older moments are tried beside it; a healthy one takes a few milliseconds. Of more
 reads at once each may take longer: in a busy process all do, and more of them would only make it busier."""
+
+_SEARCHES_AT_ONCE = 2
+"""So many reads try older moments at once; for the others it is not their turn yet, and what they wait for goes on."""
 
 _GRACE_S = 0.01
 """How long an answer of an older moment waits for those of younger ones; or as long as it took itself."""
@@ -56,15 +57,49 @@ class Patience:
 
     Attributes:
         reads: Reads under way.
+        searches: Those of them that try older moments.
     """
 
     def __init__(self) -> None:
-        self.reads = 0
+        self.reads = self.searches = 0
 
     @property
     def hedge_s(self) -> float:
         """Seconds."""
         return min(_LONGEST_HEDGE_S, _HEDGE_S * max(1.0, self.reads / _READS_AT_EASE))
+
+
+class _Turn:
+    """One read's turn to try older moments: taken when it is due and there is one to take, given back at the end.
+
+    Args:
+        patience: Of the driver.
+        limit: Ends the read's wait for its first request.
+    """
+
+    __slots__ = ("_limit", "_loop", "_patience", "_taken", "_timer")
+
+    def __init__(self, patience: Patience, limit: asyncio.Timeout) -> None:
+        self._patience = patience
+        self._limit = limit
+        self._taken = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(patience.hedge_s, self._due)
+        patience.reads += 1
+
+    def _due(self) -> None:
+        if self._patience.searches < _SEARCHES_AT_ONCE:
+            self._patience.searches += 1
+            self._taken = True
+            self._limit.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(_HEDGE_S, self._due)
+
+    def end(self) -> None:
+        """The read is over."""
+        self._timer.cancel()
+        self._patience.reads -= 1
+        self._patience.searches -= self._taken
 
 
 def earlier(timestamp: int, milliseconds: int) -> int:
@@ -95,14 +130,8 @@ async def get_all(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) 
 
 
 async def _get_piece(batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize) -> dict[bytes, bytes]:
-    return await _piece(batch_get(list(keys)), batch_get, keys, size)
-
-
-async def _piece(
-    answer: Awaitable[_Pairs], batch_get: BatchGet, keys: Sequence[bytes], size: AnswerSize
-) -> dict[bytes, bytes]:
     try:
-        pairs = await answer
+        pairs = await batch_get(list(keys))
     except Exception as exc:
         trouble = trouble_of(exc)
         if trouble is None or trouble.remedy is not Remedy.HALVE or len(keys) == 1:
@@ -141,46 +170,31 @@ async def read_youngest(
     client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, patience: Patience
 ) -> OnlineRead:
     """Values at a timestamp, or, if they are not to be had at once, at the youngest earlier moment that answers."""
-    patience.reads += 1
-    try:
-        return await _read_youngest(client, timestamp, keys, size, patience.hedge_s)
-    finally:
-        patience.reads -= 1
-
-
-async def _read_youngest(
-    client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, hedge_s: float
-) -> OnlineRead:
+    began = asyncio.get_running_loop().time()
     batch_get: BatchGet = client.snapshot(timestamp, False).batch_get
-    # Nearly every read is one request, whose answer is a future: a task around it would cost as much as all the rest.
-    is_one = len(keys) <= size.rows
-    answer: Any = batch_get(list(keys)) if is_one else asyncio.create_task(get_all(batch_get, keys, size))
+    limit = asyncio.timeout(None)
+    turn = _Turn(patience, limit)
     try:
-        await asyncio.wait((answer,), timeout=hedge_s)
-    except BaseException:
-        answer.cancel()
-        raise
-    in_time = answer.done()
-    if in_time and answer.exception() is None:
-        found = await _piece(answer, batch_get, keys, size) if is_one else answer.result()
+        # Nearly every read is one request, which is awaited as it is: a task around it, or another turn of the event
+        # loop, would cost as much as all the rest.
+        async with limit:
+            found = await (_get_piece if len(keys) <= size.rows else get_all)(batch_get, keys, size)
         return OnlineRead(list(map(found.get, keys)))
-    now: _Read = asyncio.create_task(_piece(answer, batch_get, keys, size)) if is_one else answer
-    # An answer that was refused as too large is asked for again, in halves.
-    return await _search(client, timestamp, keys, size, now, wait_s=_HEDGE_S if in_time else 0.0)
+    except TimeoutError:
+        return await _search(client, timestamp, keys, size, began)
+    finally:
+        turn.end()
 
 
-async def _search(
-    client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, now: _Read, *, wait_s: float
-) -> OnlineRead:
-    """Values at a timestamp, or at the youngest earlier moment that answers; `now`, which is under way, goes first.
+async def _search(client: Any, timestamp: int, keys: Sequence[bytes], size: AnswerSize, began: float) -> OnlineRead:
+    """Values at a timestamp, or at the youngest earlier moment that answers, for a read that began at `began`.
 
     The client does not tell when a lock was set, so the moment is searched for: several are tried at once, then
     several between the youngest that answered and the next that did not.
     """
     clock = asyncio.get_running_loop().time
-    began = clock()
-    grace_s = _GRACE_S
-    reads: dict[_Read, int] = {now: 0}
+    tried = clock()
+    reads: dict[_Read, int] = {}
 
     def read(age_ms: int) -> _Read:
         task = asyncio.create_task(read_at(client, earlier(timestamp, age_ms), keys, size))
@@ -188,15 +202,10 @@ async def _search(
         return task
 
     try:
-        if wait_s:
-            await asyncio.wait({now}, timeout=wait_s)
-        if not now.done():
-            for age_ms in AGES_MS:
-                read(age_ms)
-            tried = clock()
-            await _any_answer(reads)
-            grace_s = max(_GRACE_S, clock() - tried)
-            await asyncio.wait(reads, timeout=grace_s)
+        now, *_ = [read(age_ms) for age_ms in (0, *AGES_MS)]
+        await _any_answer(reads)
+        grace_s = max(_GRACE_S, clock() - tried)
+        await asyncio.wait(reads, timeout=grace_s)
         chosen = next(iter(_answered(reads)), now)
         while age_ms := reads[chosen]:
             hidden = max(age for age in reads.values() if age < age_ms)

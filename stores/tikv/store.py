@@ -10,8 +10,7 @@ from oomstream.schemas.versions import SourceKind, Version
 from oomstream.stores.base import OnlineChange, OnlineRead, OnlineStore
 from oomstream.stores.settings import Settings
 from oomstream.stores.tikv.address import TikvAddress
-from oomstream.stores.tikv.client_driver import ClientDriver
-from oomstream.stores.tikv.driver import TikvDriver
+from oomstream.stores.tikv.choice import chosen_driver
 
 MIN_GC_AGE_S = 600.0
 """No safe point is younger, so that no read or transaction under way loses what it reads."""
@@ -26,11 +25,11 @@ class TikvOnlineStore(OnlineStore):
     Key = namespace + ``/`` + row key; the pairing id is at namespace + ``:pairing``. Used from one event loop.
 
     Args:
-        url: ``tikv://pd1:2379,pd2:2379/NAME``.
-        settings: Of which the deadline of a call counts here, and how old what is served may be.
+        url: ``tikv://pd1:2379,pd2:2379/NAME``, see `TikvAddress`.
+        settings: Of which the client, the deadline of a call, and how old what is served may be count here.
 
     Raises:
-        InvalidSetting: The URL is wrong, or asks for TLS.
+        InvalidSetting: The URL is wrong, or it or the settings ask for a client that is not installed.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -39,13 +38,13 @@ class TikvOnlineStore(OnlineStore):
         self._prefix = address.row_prefix
         self._pairing_key = address.pairing_key
         self._max_age_s = settings.online_max_age_us / 1e6
-        self._driver: TikvDriver = ClientDriver(address, settings.call_timeout_us / 1e6)
+        self._driver = chosen_driver(address, settings)
 
     async def open(self) -> None:
         """Connect to PD and read from TiKV; one attempt, so that a wrong URL is told at once.
 
         Raises:
-            InvalidSetting: tikv-client is not installed, or this process was forked from one that used it.
+            InvalidSetting: The client is not installed, or this process was forked from one that used it.
             StoreUnavailable: PD or TiKV does not answer.
         """
         await self._driver.connect()

@@ -9,16 +9,13 @@ from typing import Any
 
 from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.sizes import AnswerSize
+from oomstream.stores.tikv.troubles import LostCommit
 
 _CLOSE_GRACE_S = 3.0
 _ROLLBACK_TIMEOUT_S = 3.0
 
 Written = Mapping[bytes, bytes | None]
 """What a transaction writes: value by key, None where it deletes."""
-
-
-class LostCommit(Exception):
-    """A commit that the client reported as done did not write everything."""
 
 
 class Transactions:

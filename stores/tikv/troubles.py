@@ -57,10 +57,20 @@ LOST_COMMIT = Trouble(
 )
 """A commit that is not there when it is read back."""
 
+
+class LostCommit(Exception):
+    """A commit that the client reported as done did not write everything."""
+
+
+class NativeFault(Exception):
+    """What oomstream-tikv says went wrong: words of the table below."""
+
+
 UNKNOWN = Trouble(Remedy.COUNT, "TiKV's client failed in a way that oomstream does not know", _LOGS)
 """An error that is not in the table."""
 
 _TABLE: tuple[tuple[str, Trouble], ...] = (
+    ("no answer in time", NO_ANSWER),
     (
         "WriteConflict",
         Trouble(Remedy.AGAIN, "other writers change the same rows without a pause", "have fewer writers of one group"),
@@ -109,11 +119,13 @@ _TABLE: tuple[tuple[str, Trouble], ...] = (
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """What an error from the client means; None if the client did not raise it."""
+    """What an error from either client means; None if neither raised it."""
     if isinstance(error, TimeoutError):
         return NO_ANSWER
-    # Bare Exception is all that the client raises; a panic in Rust is a BaseException of a class that has no module.
-    if type(error) is not Exception and type(error).__name__ not in {"PanicException", "RustPanic"}:
+    if isinstance(error, LostCommit):
+        return LOST_COMMIT
+    # Bare Exception is all that tikv-client raises; a panic in Rust is a BaseException of a class that has no module.
+    if type(error) not in {Exception, NativeFault} and type(error).__name__ not in {"PanicException", "RustPanic"}:
         return None
     text = str(error)
     return next((trouble for fragment, trouble in _TABLE if fragment in text), UNKNOWN)

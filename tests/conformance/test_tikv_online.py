@@ -16,8 +16,9 @@ from oomstream.stores.testing import OnlineStoreConformance
 from tests.services.tikv import TikvServer
 
 
+@pytest.mark.usefixtures("tikv_driver")
 class TestTikvOnline(OnlineStoreConformance):
-    """The suite; what goes around the store is the plain client."""
+    """The suite, with each client; what goes around the store is the plain tikv-client."""
 
     machine_examples = 15
     server: TikvServer

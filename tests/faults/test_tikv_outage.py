@@ -17,6 +17,8 @@ from tests.faults.tikv_rows import CALL_TIMEOUT_S, rows, store_of
 from tests.services.proxy import Proxy
 from tests.services.tikv import TikvServer
 
+pytestmark = pytest.mark.usefixtures("tikv_driver")
+
 # What a call may take beyond its deadline on a busy machine.
 MARGIN_S = 1.5
 
@@ -240,6 +242,8 @@ def test_refused_for_good(native_tikv: TikvServer, namespace: str) -> None:
 
     async def check() -> None:
         async with store_of(native_tikv.url, namespace) as store:
+            # In the middle of what one transaction writes, so that it must commit in two phases.
+            native_tikv.control.split(f"{namespace}/".encode() + rows(51)[50].key)
             native_tikv.control.fault("KvCommit", "refuse")
             message = await unavailable(store.upsert_newer(rows(100)))
             assert message.endswith("TiKV refuses a call; see TiKV's log")

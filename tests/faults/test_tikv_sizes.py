@@ -12,6 +12,8 @@ from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows
 from tests.services.tikv import TikvServer
 
+pytestmark = pytest.mark.usefixtures("tikv_driver")
+
 
 @pytest.mark.parametrize(("count", "row_bytes"), [(2_000, 9_000), (24, 1_000_000)])
 def test_large_rows(tikv_url: str, count: int, row_bytes: int) -> None:

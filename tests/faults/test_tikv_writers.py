@@ -19,12 +19,15 @@ from tests.faults.tikv_rows import rows, store_of
 from tests.services.tikv import TikvServer
 
 ROOT = Path(__file__).parents[2]
-# How many rows a writer can have locked at most: 4 transactions of 64.
-MOST_LOCKED = 256
+# Transactions of a writer at once, and rows of each: at most so many are locked. The native one's are of 16 KiB.
+AT_ONCE = {"tikv-client": 4, "native": 8}
+ROWS_OF_ONE = {"tikv-client": 64, "native": 93}
 # A read that meets a lock is to be answered within this time…
 ANSWER_S = 0.1
 # …with values from so shortly before the lock.
 NEAR_S = 0.3
+
+pytestmark = pytest.mark.usefixtures("tikv_driver")
 
 
 @pytest.fixture
@@ -34,12 +37,15 @@ def namespace(tikv_url: str) -> str:
 
 
 @contextmanager
-def writer(server: TikvServer, namespace: str, count: int, event_time_us: int) -> Iterator[subprocess.Popen[str]]:
+def writer(
+    server: TikvServer, namespace: str, count: int, event_time_us: int, driver: str = "tikv-client"
+) -> Iterator[subprocess.Popen[str]]:
     """A process that is ready to write rows when it is sent a line."""
     arguments = [f"{server.url}/{namespace}", str(count), str(event_time_us)]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.tikv_writer", *arguments],
         cwd=ROOT,
+        env=os.environ | {"OOMSTREAM_TIKV_DRIVER": driver},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -60,8 +66,21 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+def split(server: TikvServer, namespace: str, every: int, count: int) -> None:
+    """Cut the rows into regions, so that transactions reach across their borders and must commit in two phases."""
+    for row in rows(count)[every // 2 :: every]:
+        server.control.split(f"{namespace}/".encode() + row.key)
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-def test_writer_ends_in_the_middle_of_a_commit(native_tikv: TikvServer, namespace: str, end: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("tikv_driver", "writers"),
+    [("tikv-client", "tikv-client"), ("native", "tikv-client"), ("native", "native")],
+    indirect=["tikv_driver"],
+)
+def test_writer_ends_in_the_middle_of_a_commit(
+    native_tikv: TikvServer, namespace: str, writers: str, end: signal.Signals
+) -> None:
     """Reads of rows that a killed or frozen writer has locked answer within 100 ms, with the values before its write.
 
     They say how old the values are; reads that must be of now wait until the locks have expired; few rows are locked;
@@ -73,12 +92,14 @@ def test_writer_ends_in_the_middle_of_a_commit(native_tikv: TikvServer, namespac
         async with store_of(native_tikv.url, namespace) as store:
             old, new = rows(count, 1), rows(count, 2)
             await store.upsert_newer(old)
-            with writer(native_tikv, namespace, count, 2) as process:
+            if writers == "native":
+                await asyncio.to_thread(split, native_tikv, namespace, 90, count)
+            with writer(native_tikv, namespace, count, 2, writers) as process:
                 # Every transaction of its gets as far as its locks, and none is committed.
                 fault = native_tikv.control.fault("KvCommit", "drop")
                 began_writing = time.monotonic()
                 go(process)
-                await asyncio.to_thread(fault.wait, 4)
+                await asyncio.to_thread(fault.wait, AT_ONCE[writers])
                 os.kill(process.pid, end)
                 native_tikv.control.clear_faults()
 
@@ -90,7 +111,8 @@ def test_writer_ends_in_the_middle_of_a_commit(native_tikv: TikvServer, namespac
                     assert found.values == [row.value]
                     ages.append(found.age_us)
                 locked = sum(1 for age in ages if age)
-                assert 0 < locked <= MOST_LOCKED // 50 + 4  # one in 50 was read, of each of 4 transactions
+                # One row in 50 was read.
+                assert 0 < locked <= AT_ONCE[writers] * (ROWS_OF_ONE[writers] // 50 + 1)
                 assert sorted(took)[len(took) // 2] < ANSWER_S
                 assert sum(t > ANSWER_S for t in took) <= 1
                 assert max(ages) / 1e6 < time.monotonic() - began_writing + NEAR_S
@@ -121,6 +143,27 @@ def test_next_writer_takes_over_at_once(native_tikv: TikvServer, namespace: str)
                 native_tikv.control.clear_faults()
                 assert await store.upsert_newer(rows(200, 2)) == 200
             assert await store.read([row.key for row in rows(200)]) == [row.value for row in rows(200, 2)]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("tikv_driver", ["native"], indirect=True)
+def test_native_writer_locks_nothing(native_tikv: TikvServer, namespace: str) -> None:
+    """A native writer whose rows lie within regions commits in one request: killed, it leaves no lock."""
+    count = 1_500
+
+    async def check() -> None:
+        async with store_of(native_tikv.url, namespace) as store:
+            await store.upsert_newer(rows(count, 1))
+            with writer(native_tikv, namespace, count, 2, "native") as process:
+                fault = native_tikv.control.fault("KvPrewrite", "drop-answer")
+                go(process)
+                await asyncio.to_thread(fault.wait, 4)
+                process.kill()
+                native_tikv.control.clear_faults()
+            found = await store.read_aged([row.key for row in rows(count)])
+            assert found.age_us == 0
+            assert {row.value for row in rows(1, 2)} <= set(filter(None, found.values))
 
     asyncio.run(check())
 
@@ -200,6 +243,7 @@ def test_cancelled(native_tikv: TikvServer, namespace: str, call: str) -> None:
 
     async def check() -> None:
         async with store_of(native_tikv.url, namespace) as store:
+            await asyncio.to_thread(split, native_tikv, namespace, 60, 100)
             fault = native_tikv.control.fault(call, "delay", times=2, delay_s=0.3)
             writing = asyncio.create_task(store.upsert_newer(rows(100)))
             await asyncio.to_thread(fault.wait)

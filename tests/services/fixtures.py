@@ -7,6 +7,7 @@ that would change that; in CI (the variable CI is set) that is a failure.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.services import kafka, mariadb, oomclient, tidb, tikv
+from tests.services import build, kafka, mariadb, oomclient, tidb, tikv
 from tests.services.build import BuildFailed
 from tests.services.mysql_protocol import SqlServer
 from tests.services.server import Availability, Server
@@ -116,6 +117,20 @@ def tikv_server(_tikv: TikvServer) -> Iterator[TikvServer]:
     """A TiKV; real where Docker is, and then without `control`."""
     yield _tikv
     _tikv.heal()
+
+
+@pytest.fixture(params=["tikv-client", "native"])
+def tikv_driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with each client of TiKV, in processes that it starts too; where cargo is, both must be there."""
+    driver: str = request.param
+    if driver == "native" and importlib.util.find_spec("oomstream_tikv") is None:
+        lacking = build.lacking("cargo")
+        reason = f"oomstream-tikv is not installed: {lacking or 'run make install'}"
+        if os.environ.get("CI") and not lacking:
+            pytest.fail(f"CI must run this: {reason}", pytrace=False)
+        pytest.skip(reason)
+    monkeypatch.setenv("OOMSTREAM_TIKV_DRIVER", driver)
+    return driver
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 
 import oomstream
 
-HEAVY = {"faust", "mode", "aiokafka", "confluent_kafka", "tikv_client", "aiomysql", "pymysql", "typer", "rich"}
+HEAVY = {"faust", "mode", "aiokafka", "confluent_kafka", "aiomysql", "pymysql", "typer", "rich"}
+HEAVY |= {"tikv_client", "oomstream_tikv"}
 STORES = {"oomstream.stores.sql", "oomstream.stores.tikv", "sqlite3", "aiosqlite", "sqlalchemy"}
 TABLES = {"duckdb", "pyarrow", "pandas", "polars"}
 

@@ -37,18 +37,27 @@ def test_parts(url: str, pd: tuple[str, ...], namespace: str) -> None:
         ("tikv://pd1/" + "n" * 65, "namespace"),
         ("tikv://pd1/ü", "namespace"),
         ("tikv://pd1?region=1", "no option region"),
-        ("tikv://pd1?tls=true", "TLS"),
-        ("tikv://pd1/name?ca_path=ca.pem", "TLS"),
-        ("tikv://pd1?ssl_cert=a&ssl_key=b", "TLS"),
-        ("tikv://pd1?security=on", "TLS"),
+        ("tikv://pd1?tls=true", "no option tls"),
+        ("tikv://pd1/name?ca=ca.pem", "all of ca, certificate and key"),
+        ("tikv://pd1/name?ca=ca.pem&certificate=&key=secret.pem", "all of ca, certificate and key"),
     ],
 )
 def test_refused(url: str, problem: str) -> None:
-    """A wrong URL, or one that asks for TLS, is refused with a sentence that names it and shows no password."""
+    """A wrong URL, or half of what TLS needs, is refused with a sentence that names the URL and shows no password."""
     with pytest.raises(InvalidSetting, match=problem) as caught:
         TikvOnlineStore(url, load_settings())
     assert "tikv://" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_tls() -> None:
+    """Paths of certificates and key ask for TLS; tikv-client is refused then, as it would talk in the clear."""
+    url = "tikv://pd1/name?ca=ca.pem&certificate=mine.pem&key=secret.pem"
+    address = TikvAddress.parse(url)
+    assert address.tls == ("ca.pem", "mine.pem", "secret.pem")
+    assert "secret" not in address.shown
+    with pytest.raises(InvalidSetting, match="TLS is asked for"):
+        TikvOnlineStore(url, load_settings(tikv_driver="tikv-client"))
 
 
 def test_namespaces_do_not_overlap() -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from oomstream.stores.base import OnlineRead
 from oomstream.stores.settings import load_settings
-from oomstream.stores.tikv import process_exit
+from oomstream.stores.tikv import process_exit, snapshots
 from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.moments import Moments
 from oomstream.stores.tikv.sizes import AnswerSize
 from oomstream.stores.tikv.snapshots import Patience, read_youngest
 from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows
+from tests.services.tikv import TikvServer
 
 
 class Counted:
@@ -56,7 +57,7 @@ def test_a_read_is_two_round_trips(tikv_url: str) -> None:
     """One timestamp and one request for values, whatever the number of keys, until they are too many for one answer."""
 
     async def check() -> None:
-        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+        async with TikvOnlineStore(tikv_url, load_settings(tikv_driver="tikv-client")) as store:
             written = rows(256)
             await store.upsert_newer(written)
             client = await counted(tikv_url)
@@ -84,7 +85,7 @@ def test_reads_may_be_a_little_old_where_settings_say_so(tikv_url: str, monkeypa
     monkeypatch.setenv("OOMSTREAM_ONLINE_MAX_AGE", "10s")
 
     async def check() -> None:
-        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+        async with TikvOnlineStore(tikv_url, load_settings(tikv_driver="tikv-client")) as store:
             old, new = rows(3, 1), rows(3, 2)
             keys = [row.key for row in old]
             await store.upsert_newer(old)
@@ -95,6 +96,30 @@ def test_reads_may_be_a_little_old_where_settings_say_so(tikv_url: str, monkeypa
             assert second.values == first.values
             assert 0 <= first.age_us < second.age_us <= 10_000_000
             assert await store.read(keys) == [row.value for row in new]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("tikv_driver", ["native"], indirect=True)
+def test_native_reads_cost_the_same(native_tikv: TikvServer, tikv_url: str, tikv_driver: str) -> None:
+    """The native client too needs one timestamp and one request a read, and none for a timestamp that it may share."""
+
+    async def check() -> None:
+        async with (
+            TikvOnlineStore(tikv_url, load_settings()) as store,
+            TikvOnlineStore(tikv_url, load_settings(online_max_age_us=10_000_000)) as relaxed,
+        ):
+            keys = [row.key for row in rows(100)]
+            await store.upsert_newer(rows(100))
+            await relaxed.read_aged(keys)
+            for reader, timestamps in ((store, 20), (relaxed, 0)):
+                before = Counter(native_tikv.control.calls())
+                for _ in range(20):
+                    found = await reader.read_aged(keys)
+                    assert found.values == [row.value for row in rows(100)]
+                    assert 0 <= found.age_us <= 10_000_000
+                asked = Counter(native_tikv.control.calls()) - before
+                assert asked == Counter({"KvBatchGet": 20}) + Counter({"Tso": timestamps})
 
     asyncio.run(check())
 
@@ -128,9 +153,38 @@ def test_a_timestamp_is_used_until_its_age_and_renewed_beside_reads(tikv_url: st
     asyncio.run(check())
 
 
-def test_patience_grows_with_the_reads_under_way() -> None:
-    """Older moments are tried after 30 ms, later while many reads are under way, after half a second at the latest."""
+def test_patience_grows_with_reads_under_way() -> None:
+    """Older moments are tried after 30 ms, later where many read at once, after half a second at the latest."""
     patience = Patience()
-    for reads, expected in ((0, 0.03), (4, 0.03), (8, 0.06), (1_000, 0.5)):
+    for reads, hedge_s in ((0, 0.03), (4, 0.03), (32, 0.24), (1_000, 0.5)):
         patience.reads = reads
-        assert patience.hedge_s == expected
+        assert patience.hedge_s == pytest.approx(hedge_s)
+
+
+def test_few_reads_try_older_moments_at_once(tikv_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many reads that are all slow, two at a time try older moments; the others go on waiting for their answer."""
+    monkeypatch.setattr(snapshots, "_HEDGE_S", 0.0)
+    search_older = snapshots._search
+
+    async def check() -> None:
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            await store.upsert_newer(rows(3))
+            client = await counted(tikv_url)
+            timestamp = await client.current_timestamp()
+            prefix = TikvAddress.parse(tikv_url).row_prefix
+            keys = [prefix + row.key for row in rows(3)]
+            size, patience = AnswerSize(), Patience()
+            searching: list[int] = []
+
+            async def search(*arguments: Any) -> OnlineRead:
+                searching.append(patience.searches)
+                return await search_older(*arguments)
+
+            monkeypatch.setattr(snapshots, "_search", search)
+            reads = [read_youngest(client, timestamp, keys, size, patience) for _ in range(50)]
+            for found in await asyncio.gather(*reads):
+                assert found.values == [row.value for row in rows(3)] or found.age_us
+            assert (patience.reads, patience.searches) == (0, 0)
+            assert set(searching) <= {1, 2}
+
+    asyncio.run(check())

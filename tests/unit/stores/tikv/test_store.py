@@ -14,6 +14,8 @@ from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows
 from tests.services.tikv import TikvServer
 
+pytestmark = pytest.mark.usefixtures("tikv_driver")
+
 
 def test_namespaces_share_nothing(tikv_url: str) -> None:
     """Two namespaces in one cluster do not see, pair or purge each other's rows."""
