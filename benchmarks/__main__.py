@@ -1,4 +1,4 @@
-"""Run benchmarks, keep what they measured in results.json, and show it: a table here, a picture for the README.
+"""Run benchmarks, keep what they measured in results.json, and show it: a table here and in docs/, a picture.
 
 Usage: python -m benchmarks [NAME ...] [--servers] [--pairs N] [--quick]
 """
@@ -12,7 +12,7 @@ import sys
 from benchmarks.options import Options
 from benchmarks.pairs import PAIRS
 from benchmarks.results import RESULTS, Figure, keep, load
-from benchmarks.table import print_table
+from benchmarks.table import print_table, write_page
 
 BENCHMARKS = ("ingest", "reads", "training", "freshness", "tikv_drivers")
 """Modules of this package; each has `run(options)`, which gives its figures."""
@@ -40,7 +40,8 @@ def main() -> int:
     if not options.quick:
         from benchmarks.picture import draw
 
-        print(f"kept in {RESULTS}; picture: {draw(load()[0])}")
+        kept, conditions = load()
+        print(f"kept in {RESULTS}; table: {write_page(kept, conditions)}; picture: {draw(kept)}")
     return 1 if any(each.holds is False for each in measured) else 0
 
 
