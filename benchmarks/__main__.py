@@ -19,7 +19,7 @@ BENCHMARKS = ("ingest", "reads", "training", "freshness", "tikv_drivers")
 
 
 def main() -> int:
-    """Run what is asked for; exit code 1 if a goal is missed."""
+    """Run what is asked for; exit code 1 if a goal is missed in a run that is kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--servers", action="store_true", help="on Kafka, TiDB and TiKV instead of embedded")
@@ -42,7 +42,7 @@ def main() -> int:
 
         kept, conditions = load()
         print(f"kept in {RESULTS}; table: {write_page(kept, conditions)}; picture: {draw(kept)}")
-    return 1 if any(each.holds is False for each in measured) else 0
+    return 1 if not options.quick and any(each.holds is False for each in measured) else 0
 
 
 if __name__ == "__main__":
