@@ -1,27 +1,37 @@
 """How fast a worker ingests, beside a bare loop that does the same work with no promises.
 
-Both read the same events from the embedded broker, which runs in this process, each time into fresh SQLite stores;
-they take turns, each in a process of its own. Times run from when a process is ready to read until the last event is
-stored.
+Both read the same events, each time into fresh stores; they take turns, each in a process of its own. Times run from
+when a process is ready to read until the last event is stored. Embedded, the broker runs in this process, and the
+stores are SQLite files; on servers, the stores are a database of TiDB and a namespace of TiKV, which are removed again.
+
+Usage of a round: python -m benchmarks.ingest EVENTS TOPIC
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.flight_events import PARTITIONS, produce, ready_stores
+from confluent_kafka.admin import AdminClient
+
+from benchmarks.flight_events import GROUP, PARTITIONS, forget_stores, produce, ready_stores
 from benchmarks.options import Options
 from benchmarks.pairs import alternate
 from benchmarks.results import Figure
+from benchmarks.stopwatch import Spent, Stopwatch
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.stores.settings import Settings, load_settings
+from oomstream.stores.urls import url_with_path
+from oomstream.streams.broker import need_broker
 from oomstream.streams.topics import ensure_topics, topics_of
 
 EVENTS = 240_000
@@ -30,32 +40,116 @@ QUICK_EVENTS = 20_000
 DEADLINE_S = 300
 
 
+class _Place(NamedTuple):
+    """Where the events are, and where stores may be made.
+
+    Attributes:
+        topic: Their topic.
+        events: How many there are.
+        environment: Variables that name the broker.
+        folder: For files.
+        servers: Whether stores are made on servers.
+    """
+
+    topic: str
+    events: int
+    environment: Mapping[str, str]
+    folder: Path
+    servers: bool
+
+    def settings(self, name: str) -> tuple[Settings, dict[str, str]]:
+        """Stores of that name, and the variables that say so."""
+        said = {**self.environment, "OOMSTREAM_DATA_DIR": str(self.folder / name)}
+        if self.servers:
+            fresh = f"{self.topic}_{name}"
+            for variable in ("OOMSTREAM_HISTORY_URL", "OOMSTREAM_ONLINE_URL"):
+                said[variable] = url_with_path(os.environ[variable], fresh)
+            urls = {"history_url": said["OOMSTREAM_HISTORY_URL"], "online_url": said["OOMSTREAM_ONLINE_URL"]}
+            return load_settings(data_dir=self.folder / name, **urls), said
+        return load_settings(data_dir=self.folder / name), said
+
+
 def run(options: Options) -> Iterator[Figure]:
     """Measure events/s of one worker process against the bare loop's."""
-    wanted = QUICK_EVENTS if options.quick else EVENTS
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
-        group = ready_stores(load_settings(data_dir=Path(folder, "definitions")))
-        ensure_topics(broker.broker, topics_of([group]), timeout_s=30)
-        events = produce(broker.broker, group, wanted)
-        what = f"{events:,} landings, {PARTITIONS} partitions"
+    bare = "benchmarks.bare_loop_servers" if options.servers else "benchmarks.bare_loop"
+    workers: list[Spent] = []
+    bares: list[Spent] = []
+    with _events(options) as place:
+        what = f"{place.events:,} landings, {PARTITIONS} partitions"
         pairs = alternate(
-            lambda at: events / _timed("worker", events, broker.url, Path(folder, f"worker{at}")),
-            lambda at: events / _timed("bare_loop", events, broker.url, Path(folder, f"bare{at}")),
+            lambda at: place.events / _timed("benchmarks.ingest", f"worker{at}", place, workers),
+            lambda at: place.events / _timed(bare, f"bare{at}", place, bares),
             pairs=options.pairs,
             label=what,
         )
-        yield Figure("ingest", what, "embedded", "events/s", pairs.ours, "bare loop", pairs.yardstick, goal=1.0)
+    facts = {
+        "events_per_core_s": _per_core(place.events, workers),
+        "yardstick_events_per_core_s": _per_core(place.events, bares),
+    }
+    yield Figure(
+        "ingest",
+        what,
+        "Kafka, TiDB, TiKV" if options.servers else "embedded",
+        "events/s",
+        pairs.ours,
+        "bare loop",
+        pairs.yardstick,
+        goal=1.2 if options.servers else 1.0,
+        facts=facts,
+    )
 
 
-def _timed(name: str, events: int, broker_url: str, data_dir: Path) -> float:
-    environment = {**os.environ, "OOMSTREAM_BROKER_URL": broker_url, "OOMSTREAM_DATA_DIR": str(data_dir)}
-    module = "benchmarks.bare_loop" if name == "bare_loop" else "benchmarks.ingest"
-    command = [sys.executable, "-m", module, str(events)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=DEADLINE_S)
-    return float(done.stdout)
+def _per_core(events: int, spent: list[Spent]) -> float:
+    """Events a second of processor time of the client process, the median."""
+    return statistics.median(events / each.cpu_s for each in spent)
 
 
-async def _run_worker(settings: Settings, events: int) -> float:
+@contextmanager
+def _events(options: Options) -> Iterator[_Place]:
+    """A topic full of events, which is there until the end of the block."""
+    wanted = QUICK_EVENTS if options.quick else EVENTS
+    with tempfile.TemporaryDirectory() as folder:
+        if not options.servers:
+            with EmbeddedBroker() as broker:
+                environment = {"OOMSTREAM_BROKER_URL": broker.url}
+                settings = load_settings(data_dir=Path(folder, "definitions"), broker_url=broker.url)
+                events = _fill(settings, GROUP, wanted)
+                yield _Place(GROUP, events, environment, Path(folder), servers=False)
+            return
+        # Of its own: other benchmarks on the same servers use the group's usual one.
+        topic = f"ingest_{uuid.uuid4().hex[:12]}"
+        files = {f"{each}_url": f"sqlite:///{folder}/{each}.db" for each in ("history", "online")}
+        settings = load_settings(**files)
+        try:
+            events = _fill(settings, topic, wanted)
+            yield _Place(topic, events, {}, Path(folder), servers=True)
+        finally:
+            admin = AdminClient(need_broker(settings).client_config(30.0))
+            for deleted in admin.delete_topics([topic, f"{topic}.dlq"]).values():
+                deleted.result(30.0)
+
+
+def _fill(settings: Settings, topic: str, wanted: int) -> int:
+    group = ready_stores(settings, topic)
+    ensure_topics(need_broker(settings), topics_of([group]), timeout_s=30)
+    return produce(need_broker(settings), group, wanted)
+
+
+def _timed(module: str, name: str, place: _Place, rounds: list[Spent]) -> float:
+    settings, said = place.settings(name)
+    command = [sys.executable, "-m", module, str(place.events), place.topic]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **said}, stdout=subprocess.PIPE, text=True, check=True, timeout=DEADLINE_S
+        )
+    finally:
+        if place.servers:
+            forget_stores(settings)
+    rounds.append(Spent.heard(done.stdout))
+    return rounds[-1].seconds
+
+
+async def _run_worker(settings: Settings, events: int) -> Spent:
     from oomstream.agents.worker import Worker
     from oomstream.agents.worker.process import collect_seldom, quiet_libraries
 
@@ -65,16 +159,16 @@ async def _run_worker(settings: Settings, events: int) -> float:
     task = asyncio.ensure_future(worker.run())
     ready = asyncio.ensure_future(worker.wait_ready())
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-    began = time.perf_counter()
+    watch = Stopwatch()
     while worker.metrics.events < events and not task.done():
         await asyncio.wait({task}, timeout=0.005)
-    seconds = time.perf_counter() - began
+    spent = watch.spent()
     worker.stop()
     await task
-    return seconds
+    return spent
 
 
 if __name__ == "__main__":
     chosen = load_settings()
-    ready_stores(chosen)
-    print(asyncio.run(_run_worker(chosen, int(sys.argv[1]))))
+    ready_stores(chosen, sys.argv[2])
+    print(asyncio.run(_run_worker(chosen, int(sys.argv[1]))).told())
