@@ -38,6 +38,8 @@ from oomstream.schemas.walker import walk
 
 # What is decoded together: enough for speed, and few enough that a bad record among them costs little.
 _CHUNK_RECORDS = 256
+_COLUMN_RECORDS = 2048
+"""Of bodies that are read column by column."""
 _CHUNK_BYTES = 256 << 10
 
 # Into how many parts a chunk is divided in which something is in doubt.
@@ -78,6 +80,7 @@ class _AvroForm:
         self._bodies = StrictBodies(writer)
         self._resolution = Resolution(writer, reader, event_time, where=where)
         self.keeps_bodies = self._resolution.is_same
+        self.chunk_records = _COLUMN_RECORDS if self._bodies.in_columns else _CHUNK_RECORDS
 
     def columns(self, items: Sequence[bytes]) -> list[Column] | None:
         columns = self._bodies.read_columns(items)
@@ -179,10 +182,10 @@ class Decoder:
             except InvalidEvent as exc:
                 batch.reject(at, exc)
         for form, (places, bodies) in batch.avro.items():
-            for chunk in _chunks(bodies):
+            for chunk in _chunks(bodies, form.chunk_records):
                 self._build(batch, form, places[chunk], bodies[chunk])
         places, texts = batch.json
-        for chunk in _chunks(texts):
+        for chunk in _chunks(texts, _CHUNK_RECORDS):
             self._build_json(batch, places[chunk], texts[chunk])
         return batch.decoded()
 
@@ -296,15 +299,15 @@ class Decoder:
         return self._builder.many([records[at] for at in places], columns, bodies)
 
 
-def _chunks(items: Sequence[bytes]) -> Iterator[slice]:
-    """Slices of a few hundred items and few bytes each, or of a single item."""
+def _chunks(items: Sequence[bytes], records: int) -> Iterator[slice]:
+    """Slices of at most that many items and of few bytes each, or of a single item."""
     start = size = 0
-    if items and max(map(len, items)) * _CHUNK_RECORDS <= _CHUNK_BYTES:
-        for start in range(0, len(items), _CHUNK_RECORDS):
-            yield slice(start, start + _CHUNK_RECORDS)
+    if items and max(map(len, items)) * min(records, len(items)) <= _CHUNK_BYTES:
+        for start in range(0, len(items), records):
+            yield slice(start, start + records)
         return
     for at, item in enumerate(items):
-        if at > start and (at - start == _CHUNK_RECORDS or size + len(item) > _CHUNK_BYTES):
+        if at > start and (at - start == records or size + len(item) > _CHUNK_BYTES):
             yield slice(start, at)
             start, size = at, 0
         size += len(item)

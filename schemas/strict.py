@@ -4,7 +4,8 @@ fastavro is fast but accepts too much (a boolean byte 7, a negative union index,
 read here count only if they are as long as the canonical ones (see `exact_size`) or, where that does not tell, if
 writing what was read gives the same bytes again. Many bodies are joined into one Avro array, each followed by a mark;
 as the mark occurs only where a body ends, and every record read ends with it, each record took exactly the bytes of its
-own body. What remains in doubt is for `walker` to judge, one body at a time.
+own body. Many bodies without arrays are read by `body_columns`, which is faster and as strict. What remains in doubt is
+for `walker` to judge, one body at a time.
 
 Source:
     Apache Avro 1.12 specification, "Binary Encoding"; the faults of fastavro 1.13 are in docs/decisions.md.
@@ -15,13 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastavro
 
 from oomstream.schemas.columns import Column
 from oomstream.schemas.exact_size import FieldSize, can_measure, readable_record
 from oomstream.schemas.layout import RecordField, bare_record
+
+if TYPE_CHECKING:
+    from oomstream.schemas.body_columns import BodyColumns
 
 Record = dict[str, Any]
 
@@ -32,9 +36,16 @@ _END_FIELD = {"name": _END_NAME, "type": {"type": "fixed", "name": "end", "size"
 
 _MAX_MISSES = 100
 
+_MANY = 64
+"""From so many bodies on, whole columns are faster than record after record."""
+
 
 class StrictBodies:
-    """Reads and writes bodies of one writer's schema."""
+    """Reads and writes bodies of one writer's schema.
+
+    Attributes:
+        in_columns: Whether many bodies are read column by column, so that thousands together cost least.
+    """
 
     def __init__(self, fields: tuple[RecordField, ...]) -> None:
         """Prepare for a schema.
@@ -42,6 +53,7 @@ class StrictBodies:
         Args:
             fields: Its fields, as `layout` read them.
         """
+        self._fields = fields
         self._one = fastavro.parse_schema(bare_record(fields))
         self._many = _array_of(bare_record(fields, _END_FIELD))
         self._names = [each.name for each in fields]
@@ -49,6 +61,8 @@ class StrictBodies:
         self._sizes = [FieldSize(each) for each in fields] if can_measure(fields) else []
         self._readable = _array_of(readable_record(fields, _END_FIELD))
         self._misses = 0
+        self.in_columns = can_measure(fields)
+        self._body_columns: BodyColumns | None = None
 
     def read_columns(self, bodies: Sequence[bytes]) -> dict[str, Column] | None:
         """One column per field, by name, in avro form; None if any body is in doubt.
@@ -58,6 +72,8 @@ class StrictBodies:
         Args:
             bodies: One or more.
         """
+        if self.in_columns and len(bodies) >= _MANY:
+            return self._read_many(bodies)
         stream = b"".join((_varint(len(bodies)), _END.join(bodies), _END, b"\0"))
         if stream.count(_END) != len(bodies):
             return None
@@ -70,6 +86,14 @@ class StrictBodies:
             if self._misses > _MAX_MISSES:  # integers too large to be measured are common here
                 self._sizes = []
         return columns
+
+    def _read_many(self, bodies: Sequence[bytes]) -> dict[str, Column] | None:
+        if self._body_columns is None:
+            # Here, as it loads numpy, which those who read a few bodies do without.
+            from oomstream.schemas.body_columns import BodyColumns
+
+            self._body_columns = BodyColumns(self._fields)
+        return self._body_columns.read(bodies)
 
     def _measured(self, stream: bytes, size: int) -> dict[str, Column] | None:
         records = _read(stream, self._readable)

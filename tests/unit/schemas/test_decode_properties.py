@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oomstream.schemas import strict
 from oomstream.schemas.codec import BodyCodec
 from oomstream.schemas.decode import Decoder, EventLimits
 from oomstream.schemas.events import Decoded, RawRecord
@@ -142,6 +143,9 @@ def test_damage_is_rejected_or_is_another_valid_event(data: st.DataObject) -> No
     )
     with pytest.MonkeyPatch.context() as patch:
         slow(decoder, patch)
+        assert outline(decoder.decode(records_of(messages))) == outline(together)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict, "_MANY", 1)
         assert outline(decoder.decode(records_of(messages))) == outline(together)
     for event in together.events:
         assert codec.encode(event.key, event.event_time_us, event.values) == event.body
