@@ -14,7 +14,7 @@ from benchmarks.pairs import PAIRS
 from benchmarks.results import RESULTS, Figure, keep, load
 from benchmarks.table import print_table, write_page
 
-BENCHMARKS = ("ingest", "reads", "training", "freshness", "tikv_drivers")
+BENCHMARKS = ("ingest", "reads", "training", "freshness", "growth", "tikv_drivers")
 """Modules of this package; each has `run(options)`, which gives its figures."""
 
 
@@ -38,10 +38,12 @@ def main() -> int:
         measured += figures
     print_table(measured)
     if not options.quick:
-        from benchmarks.picture import draw
+        from benchmarks import growth_figures, growth_picture, picture
 
         kept, conditions = load()
-        print(f"kept in {RESULTS}; table: {write_page(kept, conditions)}; picture: {draw(kept)}")
+        pictures = f"{picture.draw(kept)}, {growth_picture.draw(kept)}"
+        tables = f"{write_page(kept, conditions)}, {growth_figures.write_tables(kept)}"
+        print(f"kept in {RESULTS}; tables: {tables}; pictures: {pictures}")
     return 1 if not options.quick and any(each.holds is False for each in measured) else 0
 
 

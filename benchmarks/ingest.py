@@ -27,7 +27,8 @@ from benchmarks.flight_events import GROUP, PARTITIONS, forget_stores, produce, 
 from benchmarks.options import Options
 from benchmarks.pairs import alternate
 from benchmarks.results import Figure
-from benchmarks.stopwatch import Spent, Stopwatch
+from benchmarks.stopwatch import Spent
+from benchmarks.worker_round import run_worker
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.urls import url_with_path
@@ -149,26 +150,7 @@ def _timed(module: str, name: str, place: _Place, rounds: list[Spent]) -> float:
     return rounds[-1].seconds
 
 
-async def _run_worker(settings: Settings, events: int) -> Spent:
-    from oomstream.agents.worker import Worker
-    from oomstream.agents.worker.process import collect_seldom, quiet_libraries
-
-    quiet_libraries()
-    collect_seldom()  # as `worker_main` does both
-    worker = Worker(settings)
-    task = asyncio.ensure_future(worker.run())
-    ready = asyncio.ensure_future(worker.wait_ready())
-    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-    watch = Stopwatch()
-    while worker.metrics.events < events and not task.done():
-        await asyncio.wait({task}, timeout=0.005)
-    spent = watch.spent()
-    worker.stop()
-    await task
-    return spent
-
-
 if __name__ == "__main__":
     chosen = load_settings()
     ready_stores(chosen, sys.argv[2])
-    print(asyncio.run(_run_worker(chosen, int(sys.argv[1]))).told())
+    print(asyncio.run(run_worker(chosen, int(sys.argv[1]))).told())

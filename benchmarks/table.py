@@ -60,21 +60,22 @@ def _page(figures: Sequence[Figure], conditions: Mapping[str, Any]) -> Iterator[
 
 
 def _fact(value: Any) -> str:
-    return value if isinstance(value, str) else _number(value)
+    return value if isinstance(value, str) else number(value)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure with as many digits as say something."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def row(figure: Figure) -> tuple[str, ...]:
     """One figure in words: what, stores, ours, yardstick, median ratio, its spread, goal."""
-    ours = f"{_number(statistics.median(figure.ours))} {figure.unit}"
+    ours = f"{number(statistics.median(figure.ours))} {figure.unit}"
     what = f"{figure.benchmark}: {figure.what}"
     pairs = figure.pairs
     if pairs is None:
         return what, figure.stores, ours, "", "", "", ""
-    against = f"{_number(statistics.median(figure.against))} ({figure.yardstick})"
+    against = f"{number(statistics.median(figure.against))} ({figure.yardstick})"
     spread = f"{pairs.ratios[0]:.2f} to {pairs.ratios[-1]:.2f}"
     return what, figure.stores, ours, against, f"{pairs.median:.2f}", spread, _goal(figure)
 
