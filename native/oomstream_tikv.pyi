@@ -24,7 +24,10 @@ class Driver:
         """Result: a `Session`."""
 
     def leave(self, call: int) -> None:
-        """Nobody waits for this call any more: a read is stopped, a write goes on to its end."""
+        """Nobody waits for this call any more.
+
+        A read is stopped. A write ends what it is committing, and begins nothing more; so does one that is out of time.
+        """
 
     def ended(self) -> list[tuple[int, str | None, Any]]:
         """(number, what went wrong or None, result) of the calls that have ended since the last time."""
@@ -67,4 +70,7 @@ class Session:
         """Move PD's safe point to so long ago. Result: whether that moved it forwards."""
 
 def finish(timeout_s: float) -> bool:
-    """Before the process ends: wait for writes under way; whether they have ended. No session works afterwards."""
+    """Before the process ends: wait for what is under way; whether it has ended. No session works afterwards.
+
+    In a fork of the process that used it there is nothing to wait for.
+    """

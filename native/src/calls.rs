@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,17 +27,24 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// Set when nobody waits for a call any more.
+pub type Left = Arc<AtomicBool>;
+
 /// What becomes of a call that nobody waits for any more.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum IfLeft {
     Stop,
-    /// A transaction that is dropped in the middle leaves locks behind.
-    GoOn,
+    /// It is told and ends by itself: a transaction that is dropped in the middle leaves locks behind.
+    Tell(Left),
+}
+
+enum Rein {
+    Abort(AbortHandle),
+    Tell(Left),
 }
 
 pub struct Calls {
     next: AtomicU64,
-    running: Mutex<HashMap<u64, AbortHandle>>,
+    running: Mutex<HashMap<u64, Rein>>,
     done: Mutex<Vec<(u64, Outcome)>>,
     bell: UnixStream,
     ear: UnixStream,
@@ -64,19 +71,18 @@ impl Calls {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let calls = self.clone();
         let work = runtime().spawn(work);
-        let stop = (if_left == IfLeft::Stop).then(|| work.abort_handle());
-        if let Some(stop) = &stop {
-            self.running.lock().unwrap().insert(number, stop.clone());
-        }
+        let rein = match if_left {
+            IfLeft::Stop => Rein::Abort(work.abort_handle()),
+            IfLeft::Tell(left) => Rein::Tell(left),
+        };
+        self.running.lock().unwrap().insert(number, rein);
         runtime().spawn(async move {
             let outcome = match tokio::time::timeout(timeout, work).await {
                 Ok(Ok(Ok(outcome))) => outcome,
                 Ok(Ok(Err(fault))) => Outcome::Failed(fault.said),
                 Ok(Err(_)) => Outcome::Failed("tikv-client: a task ended".to_string()),
                 Err(_) => {
-                    if let Some(stop) = stop {
-                        stop.abort();
-                    }
+                    calls.leave(number);
                     Outcome::Failed(Fault::no_answer().said)
                 }
             };
@@ -97,8 +103,10 @@ impl Calls {
 
     /// Nobody waits for this call any more.
     pub fn leave(&self, number: u64) {
-        if let Some(stop) = self.running.lock().unwrap().get(&number) {
-            stop.abort();
+        match self.running.lock().unwrap().get(&number) {
+            Some(Rein::Abort(work)) => work.abort(),
+            Some(Rein::Tell(left)) => left.store(true, Ordering::SeqCst),
+            None => (),
         }
     }
 

@@ -19,11 +19,11 @@ use pyo3::types::PyBytes;
 use tikv_client::{Config, TransactionClient};
 use tokio::time::Instant;
 
-use calls::{Calls, IfLeft, Outcome};
+use calls::{Calls, IfLeft, Left, Outcome};
 use moments::Moments;
 use reads::{Found, Sizes};
 use runtime::Slot;
-use writes::{Change, Rule};
+use writes::{Change, Rule, Until};
 
 /// The largest answer that is taken; what is asked for aims at far less.
 const MOST_ANSWER_BYTES: usize = 64 << 20;
@@ -170,7 +170,7 @@ impl Session {
 
     fn gc(&self, age_s: f64, timeout_s: f64) -> PyResult<u64> {
         let (client, age) = (self.client()?, seconds(age_s)?);
-        Ok(self.calls.start(seconds(timeout_s)?, IfLeft::GoOn, async move {
+        Ok(self.calls.start(seconds(timeout_s)?, IfLeft::Tell(Left::default()), async move {
             Ok(Outcome::Moved(reads::gc(&client, age).await?))
         }))
     }
@@ -184,9 +184,9 @@ impl Session {
 
     fn change(&self, changes: Vec<Change>, rule: Rule, timeout_s: f64) -> PyResult<u64> {
         let (client, sizes, timeout) = (self.client()?, self.sizes.clone(), seconds(timeout_s)?);
-        let deadline = Instant::now() + timeout;
-        Ok(self.calls.start(timeout, IfLeft::GoOn, async move {
-            Ok(writes::change(&client, changes, rule, deadline, &sizes).await)
+        let until = Until { deadline: Instant::now() + timeout, left: Left::default() };
+        Ok(self.calls.start(timeout, IfLeft::Tell(until.left.clone()), async move {
+            Ok(writes::change(&client, changes, rule, &until, &sizes).await)
         }))
     }
 }

@@ -162,7 +162,8 @@ pub async fn read_aged(
     loop {
         let at = Timestamp::from_version(locked.saturating_sub(1));
         match read_at(client, &at, keys.clone(), &at_once, sizes).await {
-            Ok(found) => return Ok((found, ((now.physical - at.physical).max(0) * 1000) as u64)),
+            // Never of now, even where the lock was set in the same millisecond.
+            Ok(found) => return Ok((found, ((now.physical - at.physical).max(1) * 1000) as u64)),
             Err(ReadError::Locked(since)) if since < locked => locked = since,
             Err(error) => return Err(error.into()),
         }

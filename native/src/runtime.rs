@@ -12,20 +12,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A client that can be taken away from all who hold it.
 pub type Slot = Mutex<Option<TransactionClient>>;
 
-static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+/// With the number of the process that has its threads.
+static RUNTIME: OnceLock<(u32, Runtime)> = OnceLock::new();
 static SLOTS: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
 
 pub fn runtime() -> &'static Runtime {
-    RUNTIME.get_or_init(|| {
+    let (_, runtime) = RUNTIME.get_or_init(|| {
         // A panic of the crate ends its task, which the caller is told; its text may hold keys and is not printed.
         std::panic::set_hook(Box::new(|_| ()));
-        Builder::new_multi_thread()
+        let threads = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("oomstream-tikv")
             .enable_all()
             .build()
-            .expect("threads can be started")
-    })
+            .expect("threads can be started");
+        (std::process::id(), threads)
+    });
+    runtime
 }
 
 /// Hold a client so that `finish` can drop it.
@@ -41,7 +44,10 @@ pub fn slot(client: TransactionClient) -> Arc<Slot> {
 ///
 /// Returns whether it has. With the clients gone, connections end by themselves.
 pub fn finish(timeout: Duration) -> bool {
-    let Some(runtime) = RUNTIME.get() else { return true };
+    let Some((process, runtime)) = RUNTIME.get() else { return true };
+    if *process != std::process::id() {
+        return true; // A fork has none of the threads, and what they do is the parent's.
+    }
     for slot in SLOTS.lock().unwrap().drain(..).filter_map(|held| held.upgrade()) {
         let client = slot.lock().unwrap().take();
         let _inside = runtime.enter();

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tikv_client::transaction::{HeartbeatOption, Mutation};
-use tikv_client::{CheckLevel, TransactionClient, TransactionOptions};
-use tokio::time::Instant;
+use tikv_client::{CheckLevel, Transaction, TransactionClient, TransactionOptions};
+use tokio::time::{timeout, timeout_at, Instant};
 
-use crate::calls::Outcome;
+use crate::calls::{Left, Outcome};
 use crate::faults::{Fault, Remedy};
 use crate::reads::{read_at, waiting, Found, Sizes};
 
@@ -18,6 +18,9 @@ use crate::reads::{read_at, waiting, Found, Sizes};
 const ONE_PHASE_BYTES: usize = 16 * 1024;
 const AT_ONCE: usize = 8;
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longer than the crate goes on trying where servers do not answer; only PD's timestamps can take it longer.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -28,6 +31,12 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
     /// What was there, for `Rule::Same`.
     pub found: Option<Vec<u8>>,
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// When a row is changed.
@@ -64,12 +73,27 @@ fn part(value: &[u8], from: usize, to: usize) -> &[u8] {
     &value[from.min(value.len())..to.min(value.len())]
 }
 
-/// Change rows as the rule has it; ends soon after the deadline, with what it has done by then.
+/// For how long transactions are begun.
+///
+/// One that began later could undo what its caller has written since it gave up. One that began before cannot: it meets
+/// a conflict there.
+pub struct Until {
+    pub deadline: Instant,
+    pub left: Left,
+}
+
+impl Until {
+    fn is_over(&self) -> bool {
+        self.left.load(Ordering::SeqCst) || Instant::now() >= self.deadline
+    }
+}
+
+/// Change rows as the rule has it. Commits that are under way when time is up go on to their end.
 pub async fn change(
     client: &TransactionClient,
     changes: Vec<Change>,
     rule: Rule,
-    deadline: Instant,
+    until: &Until,
     sizes: &Sizes,
 ) -> Outcome {
     let stopped = AtomicBool::new(false);
@@ -78,7 +102,7 @@ pub async fn change(
         if stop.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        change_piece(client, &piece, rule, deadline, sizes).await
+        change_piece(client, &piece, rule, until, sizes).await
     }))
     .buffer_unordered(AT_ONCE);
     let (mut changed, mut fault) = (0, None);
@@ -100,11 +124,12 @@ fn pieces(mut changes: Vec<Change>) -> Vec<Vec<Change>> {
     let mut all: Vec<Vec<Change>> = Vec::new();
     let mut bytes = 0;
     for change in changes {
-        let more = change.key.len() + change.value.as_ref().map_or(0, Vec::len);
+        let more = change.size();
         match all.last_mut() {
             // Of two rows of one key, the one with the greater value.
             Some(piece) if piece.last().is_some_and(|last| last.key == change.key) => {
-                piece.pop();
+                let lesser = piece.pop().map_or(0, |last| last.size());
+                bytes = bytes - lesser + more;
                 piece.push(change);
             }
             Some(piece) if bytes + more < ONE_PHASE_BYTES => {
@@ -124,14 +149,14 @@ async fn change_piece(
     client: &TransactionClient,
     piece: &[Change],
     rule: Rule,
-    deadline: Instant,
+    until: &Until,
     sizes: &Sizes,
 ) -> Result<u64, Fault> {
     let (mut one_phase, mut pause) = (true, FIRST_PAUSE);
     loop {
-        match attempt(client, piece, rule, one_phase, sizes).await {
+        match attempt(client, piece, rule, until, one_phase, sizes).await {
             Err(fault) if fault.remedy == Remedy::TwoPhases => one_phase = false,
-            Err(fault) if fault.remedy == Remedy::Again && Instant::now() + pause < deadline => {
+            Err(fault) if fault.remedy == Remedy::Again && Instant::now() + pause < until.deadline => {
                 tokio::time::sleep(pause.mul_f64(between_a_half_and_one())).await;
                 pause = LONGEST_PAUSE.min(pause * 2);
             }
@@ -151,17 +176,16 @@ async fn attempt(
     client: &TransactionClient,
     piece: &[Change],
     rule: Rule,
+    until: &Until,
     one_phase: bool,
     sizes: &Sizes,
 ) -> Result<u64, Fault> {
-    let mut transaction = client.begin_with_options(options(one_phase)).await?;
-    let stored = match rule {
-        Rule::Always => Found::new(),
-        _ => {
-            let keys = piece.iter().map(|change| change.key.clone()).collect();
-            read_at(client, &transaction.start_timestamp(), keys, &waiting(), sizes).await?
-        }
-    };
+    // Nothing is locked yet, so that this may be dropped in the middle.
+    let begun = timeout_at(until.deadline, begin(client, piece, rule, one_phase, sizes)).await;
+    let (mut transaction, stored) = begun.unwrap_or_else(|_| Err(Fault::no_answer()))?;
+    if until.is_over() {
+        return Err(Fault::no_answer());
+    }
     let mutations: Vec<Mutation> = piece
         .iter()
         .filter(|change| rule.allows(change, stored.get(&change.key)))
@@ -175,14 +199,34 @@ async fn attempt(
     }
     let count = mutations.len() as u64;
     transaction.batch_mutate(mutations).await?;
-    match transaction.commit().await {
-        Ok(_) => Ok(count),
-        Err(error) => {
-            // What it has locked is not to wait for the locks' time to run out.
-            let _ = tokio::time::timeout(ROLLBACK_TIMEOUT, transaction.rollback()).await;
-            Err(error.into())
+    let fault = match timeout(COMMIT_TIMEOUT, transaction.commit()).await {
+        Ok(Ok(_)) => return Ok(count),
+        Ok(Err(error)) => error.into(),
+        Err(_) => Fault::no_answer(),
+    };
+    // What it has locked is not to wait for the locks' time to run out. If it is committed and only its answer was
+    // lost, this may undo rows of it other than the first; each row stands alone, and who tries again writes them.
+    let _ = timeout(ROLLBACK_TIMEOUT, transaction.rollback()).await;
+    Err(fault)
+}
+
+/// A transaction, and what it finds stored.
+async fn begin(
+    client: &TransactionClient,
+    piece: &[Change],
+    rule: Rule,
+    one_phase: bool,
+    sizes: &Sizes,
+) -> Result<(Transaction, Found), Fault> {
+    let transaction = client.begin_with_options(options(one_phase)).await?;
+    let stored = match rule {
+        Rule::Always => Found::new(),
+        _ => {
+            let keys = piece.iter().map(|change| change.key.clone()).collect();
+            read_at(client, &transaction.start_timestamp(), keys, &waiting(), sizes).await?
         }
-    }
+    };
+    Ok((transaction, stored))
 }
 
 /// No asynchronous commit: readers cannot finish one whose writer died (client-rust #528).

@@ -23,7 +23,8 @@ class Transactions:
 
     A transaction that is dropped unfinished panics in Rust, and one whose commit is cancelled leaves locks that hold
     up everybody for seconds. So a caller that is cancelled or runs out of time leaves its transaction to end by itself:
-    it commits, which versions make harmless, or it fails and is rolled back.
+    it commits, or it fails and is rolled back. One that has only now got its timestamp is rolled back too, as it could
+    delete what its caller has written since; one from before meets a conflict there.
 
     What was written is read back at the commit's own timestamp. For tikv-client 0.0.4 silently leaves out, and commits
     without, the part of a transaction whose region or server it cannot find at that moment (a region without a leader,
@@ -44,11 +45,15 @@ class Transactions:
             LostCommit: It is not, or not all of it.
             Exception: tikv-client's own error; whether the commit took effect may be unknown.
         """
-        task = asyncio.create_task(self._to_its_end(client, work))
+        left = asyncio.Event()
+        task = asyncio.create_task(self._to_its_end(client, work, left))
         self._running.add(task)
         task.add_done_callback(self._ended)
         # Not `await task`, which would pass the caller's cancellation on to it.
-        await asyncio.wait({task})
+        try:
+            await asyncio.wait({task})
+        finally:
+            left.set()
         return task.result()
 
     def _ended(self, task: asyncio.Task[Written]) -> None:
@@ -57,9 +62,11 @@ class Transactions:
         if not task.cancelled():
             task.exception()
 
-    async def _to_its_end(self, client: Any, work: Callable[[Any], Awaitable[Written]]) -> Written:
+    async def _to_its_end(self, client: Any, work: Callable[[Any], Awaitable[Written]], left: asyncio.Event) -> Written:
         transaction = await client.begin(False)
         try:
+            if left.is_set():
+                raise TimeoutError
             written = await work(transaction)
             commit_timestamp = await transaction.commit()
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from oomstream.schemas.errors import StoreUnavailable
 from oomstream.stores.base import OnlineRead
+from oomstream.stores.settings import load_settings
+from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows, store_of
 from tests.services.tikv import TikvServer
 
@@ -256,5 +260,35 @@ def test_cancelled(native_tikv: TikvServer, namespace: str, call: str) -> None:
             assert time.monotonic() - began < 1
             await store.upsert_newer(rows(100))
             assert await store.read(keys) == [row.value for row in rows(100)]
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("leave", ["cancelled", "out of time"])
+def test_what_was_left_undoes_nothing(native_tikv: TikvServer, namespace: str, leave: str) -> None:
+    """Rows that are written after a delete was given up stay, although the delete was held up and goes on later."""
+    held_s = 1.2
+
+    async def check() -> None:
+        url = f"{native_tikv.url}/{namespace}"
+        async with (
+            TikvOnlineStore(url, load_settings(call_timeout_us=600_000)) as ours,
+            store_of(native_tikv.url, namespace) as other,
+        ):
+            keys = [row.key for row in rows(1_000)]
+            await other.upsert_newer(rows(1_000, 1, b""))
+            # Its transactions get their timestamps late: both those of the first attempt and those of the second.
+            held = native_tikv.control.fault("Tso", "delay", times=2, delay_s=held_s)
+            began = time.monotonic()
+            deleting = asyncio.create_task(ours.delete(keys))
+            await asyncio.to_thread(held.wait)
+            if leave == "cancelled":
+                deleting.cancel()
+            with contextlib.suppress(StoreUnavailable, asyncio.CancelledError):
+                await deleting
+            native_tikv.control.clear_faults()
+            await other.upsert_newer(rows(1_000, 2, b""))
+            while time.monotonic() < began + 2 * held_s:
+                assert None not in await other.read(keys)
 
     asyncio.run(check())
