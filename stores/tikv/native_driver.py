@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from oomstream.schemas.errors import InvalidSetting
 from oomstream.schemas.online_value import VERSION_END, VERSION_START, OnlineRow
 from oomstream.stores.base import OnlineChange, OnlineRead
 from oomstream.stores.crash_points import reach
@@ -21,7 +22,8 @@ from oomstream.stores.tikv.address import TikvAddress
 from oomstream.stores.tikv.attempts import Attempts
 from oomstream.stores.tikv.driver import TikvDriver
 from oomstream.stores.tikv.sizes import commits
-from oomstream.stores.tikv.troubles import NativeFault
+from oomstream.stores.tikv.tls import check_files
+from oomstream.stores.tikv.troubles import NO_TLS, NativeFault
 
 if TYPE_CHECKING:
     from oomstream_tikv import Driver, Session
@@ -54,14 +56,27 @@ class NativeDriver(TikvDriver):
         self._idle = asyncio.Event()
 
     async def _connect(self) -> Session:
-        import oomstream_tikv
-
+        try:
+            import oomstream_tikv
+        except ImportError as exc:
+            raise InvalidSetting(
+                f"online store {self._address.shown}: the package oomstream-tikv is installed but cannot be loaded "
+                f"({exc}); build it here (`make install`), or set OOMSTREAM_TIKV_DRIVER to tikv-client"
+            ) from exc
         process_exit.prepare()
         _finish_at_exit()
         if self._driver is None:
             self._driver = oomstream_tikv.Driver(self._address.pd, tls=self._address.tls)
         driver = self._driver
-        session: Session = await self._ended(lambda: driver.connect(self._attempts.timeout_s))
+        tls = self._address.tls
+        if tls is not None:
+            check_files(*tls)
+        try:
+            session: Session = await self._ended(lambda: driver.connect(self._attempts.timeout_s))
+        except NativeFault as exc:
+            if tls is not None and "PD cluster failed to respond" in str(exc):
+                raise NativeFault(NO_TLS) from exc  # the client does not tell which of the two it was
+            raise
         return session
 
     async def connect(self) -> None:

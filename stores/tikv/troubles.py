@@ -63,7 +63,11 @@ class LostCommit(Exception):
 
 
 class NativeFault(Exception):
-    """What oomstream-tikv says went wrong: words of the table below."""
+    """What oomstream-tikv, or what stands before it, says went wrong: words of the table below."""
+
+
+NO_TLS = "no TLS with PD"
+"""Word of a connection to PD that TLS, or the lack of a PD, has prevented."""
 
 
 UNKNOWN = Trouble(Remedy.COUNT, "TiKV's client failed in a way that oomstream does not know", _LOGS)
@@ -71,6 +75,31 @@ UNKNOWN = Trouble(Remedy.COUNT, "TiKV's client failed in a way that oomstream do
 
 _TABLE: tuple[tuple[str, Trouble], ...] = (
     ("no answer in time", NO_ANSWER),
+    (
+        NO_TLS,
+        Trouble(
+            Remedy.COUNT,
+            "PD does not answer, or TLS with it fails",
+            "see that PD runs with TLS, that its certificate has the name in the URL, and that either side trusts the "
+            "other's authority",
+        ),
+    ),
+    (
+        "TLS authorities",
+        Trouble(
+            Remedy.COUNT,
+            "the file that the URL's ca names cannot be read, or holds no certificate of an authority",
+            "correct the URL or the file",
+        ),
+    ),
+    (
+        "TLS certificate and key",
+        Trouble(
+            Remedy.COUNT,
+            "the files that the URL's certificate and key name cannot be read, are not a pair, or the key is encrypted",
+            "correct the URL or the files",
+        ),
+    ),
     (
         "WriteConflict",
         Trouble(Remedy.AGAIN, "other writers change the same rows without a pause", "have fewer writers of one group"),
@@ -81,7 +110,7 @@ _TABLE: tuple[tuple[str, Trouble], ...] = (
     ),
     (
         "message length too large",
-        Trouble(Remedy.HALVE, "one row is larger than the 4 MiB that TiKV's client takes", "have smaller rows"),
+        Trouble(Remedy.HALVE, "one row is larger than TiKV's client takes in one answer", "have smaller rows"),
     ),
     (
         "raft entry is too large",

@@ -102,6 +102,54 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert ended.returncode == 42
 
 
+def test_a_fork_ends_at_once(tikv_url: str) -> None:
+    """A process that was forked from one that used TiKV waits for nothing at its end: what goes on is the parent's."""
+    program = (
+        BASE
+        + """
+asyncio.run(use())
+import os, time
+began = time.monotonic()
+if os.fork() == 0:
+    sys.exit(0)
+os.wait()
+print(time.monotonic() - began)
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tikv_url], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert float(ended.stdout) < 1.5
+
+
+@pytest.mark.parametrize("tikv_driver", ["native"], indirect=True)
+def test_package_that_cannot_be_loaded(tmp_path: Path) -> None:
+    """A native client that was built for another machine is a setting to correct, not a bug of the worker."""
+    (tmp_path / "oomstream_tikv.py").write_text("raise ImportError('GLIBC_2.99 not found')")
+    program = """
+import asyncio
+from oomstream.schemas.errors import InvalidSetting
+from oomstream.stores.opening import online_store
+from oomstream.stores.settings import load_settings
+try:
+    asyncio.run(online_store("tikv://127.0.0.1:1/name", load_settings()).open())
+except InvalidSetting as exc:
+    print(exc)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (
+        "tikv://127.0.0.1:1/name: the package oomstream-tikv is installed but cannot be loaded (GLIBC" in ended.stdout
+    )
+
+
 @pytest.mark.parametrize("tikv_driver", ["tikv-client"], indirect=True)
 def test_without_the_package() -> None:
     """Where neither client is installed, opening says what the store needs; the module itself can be imported."""

@@ -84,6 +84,9 @@ def tls_tikv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     for name, text in {
         "ca": authority.certificate,
         "other": Authority().certificate,
+        "empty": "",
+        "text": "not a certificate",
+        "locked-key": authority.issue("localhost", password="secret").key,
         **authority.issue("localhost")._asdict(),
     }.items():
         (files / f"{name}.pem").write_text(text)
@@ -120,17 +123,45 @@ def test_encrypted(tls_tikv: tuple[str, Path]) -> None:
     asyncio.run(check())
 
 
+async def _refusal(url: str) -> str:
+    """The sentence of the error with which a store is not opened, which shows the path of no key."""
+    store = TikvOnlineStore(url, load_settings(call_timeout_us=4_000_000))
+    with pytest.raises(StoreUnavailable, match="cannot open online store tikv://") as caught:
+        await store.open()
+    await store.close()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "key.pem" not in str(error)
+        error = error.__cause__
+    return str(caught.value)
+
+
 def test_refused(tls_tikv: tuple[str, Path]) -> None:
-    """An authority that is not trusted, a key that is not there, or no TLS at all is an error that shows no path."""
+    """An authority that is not trusted, or no TLS at all, is an error that says what to look at."""
     pd, files = tls_tikv
+    said = "PD does not answer, or TLS with it fails; see that PD runs with TLS"
+    assert said in asyncio.run(_refusal(_url(pd, files, "other")))
+    assert "PD does not answer; see" in asyncio.run(_refusal(f"tikv://{pd}/tls"))
 
-    async def check(url: str) -> None:
-        store = TikvOnlineStore(url, load_settings(call_timeout_us=4_000_000))
-        with pytest.raises(StoreUnavailable, match="cannot open online store tikv://localhost") as caught:
-            await store.open()
-        await store.close()
-        assert "key.pem" not in str(caught.value)
 
-    asyncio.run(check(_url(pd, files, "other")))
-    asyncio.run(check(_url(pd, files).replace("key.pem", "nokey.pem")))
-    asyncio.run(check(f"tikv://{pd}/tls"))
+@pytest.mark.parametrize(
+    ("right", "wrong", "named"),
+    [
+        ("ca", "empty", "file that the URL's ca names"),
+        ("ca", "none", "file that the URL's ca names"),
+        ("ca", "text", "file that the URL's ca names"),
+        ("certificate", "none", "certificate and key"),
+        ("certificate", "other", "certificate and key"),
+        ("key", "nokey", "certificate and key"),
+        ("key", "locked-key", "certificate and key"),
+        ("key", "certificate", "certificate and key"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(
+    tls_tikv: tuple[str, Path], tikv_url: str, right: str, wrong: str, named: str
+) -> None:
+    """A file that is missing, empty, encrypted or another's is named; nothing is sent, even to a TiKV without TLS."""
+    pd, files = tls_tikv
+    for server in (pd, tikv_url.removeprefix("tikv://").partition("/")[0]):
+        url = _url(server, files).replace(f"/{right}.pem", f"/{wrong}.pem")
+        assert named in asyncio.run(_refusal(url))

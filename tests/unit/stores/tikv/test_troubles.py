@@ -30,7 +30,7 @@ _REGION = 'Region error: Error { message: "", not_leader: None, server_is_busy: 
         (
             _GRPC.format("OutOfRange", "Error, message length too large: found 5600120 bytes, the limit is: 4194304"),
             Remedy.HALVE,
-            "4 MiB",
+            "in one answer",
         ),
         (_TOO_LARGE, Remedy.STOP, "size"),
         (_SOURCE + "/pd/timestamp.rs:72]: TimestampRequest channel is closed", Remedy.RENEW, "PD was lost"),
