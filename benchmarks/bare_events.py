@@ -71,15 +71,29 @@ class BareEvents:
         return BareBatch(rows, newest, positions)
 
 
-def ingest_all(settings: Settings, topic: str, events: int, ingest: Callable[[Consumer, Sequence[Any]], None]) -> Spent:
-    """Hand that many messages of a topic to `ingest`, a batch at a time; timed from fetch to commit."""
+def ingest_all(
+    settings: Settings,
+    topic: str,
+    events: int,
+    ingest: Callable[[Consumer, Sequence[Any]], None],
+    **options: int,
+) -> Spent:
+    """Hand that many messages of a topic to `ingest`, a batch at a time; timed from fetch to commit.
+
+    Args:
+        settings: Where the broker is, and how large a batch.
+        topic: The topic.
+        events: How many.
+        ingest: Takes the consumer and a batch.
+        **options: More settings of the consumer, with underscores for dots.
+    """
     consumer = Consumer(
         {
             **need_broker(settings).client_config(30.0),
             "group.id": f"bare-loop-{topic}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "fetch.wait.max.ms": 10,
+            **{name.replace("_", "."): value for name, value in options.items()},
         }
     )
     consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in range(PARTITIONS)])

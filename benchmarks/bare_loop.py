@@ -44,7 +44,7 @@ def run(settings: Settings, events: int, topic: str) -> Spent:
         online.executemany(_UPSERT, [(key, *batch.newest[key]) for key in sorted(batch.newest)])
         online.execute("COMMIT")
 
-    return ingest_all(settings, topic, events, ingest)
+    return ingest_all(settings, topic, events, ingest, fetch_wait_max_ms=10)
 
 
 def _insert_text(names: Sequence[str]) -> str:

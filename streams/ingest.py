@@ -7,6 +7,9 @@ One batch goes through these steps, in this order:
 3. online: the newest event of each entity, written only where it is newer than what is stored;
 4. done: the caller acknowledges the batch to the log.
 
+The online rows of one batch may be written while the next one is decoded and written to history (`advance`); they are
+there before those of the next are begun, so that at most one batch is behind, and acknowledged only when they are.
+
 Whatever breaks between two steps, the next owner of the source finishes: the position says what is in history, and
 `online_sequence` from where online rows must be derived from history again.
 
@@ -16,6 +19,7 @@ Source:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -102,6 +106,7 @@ class SourceIngest:
         self._stored_online_sequence = 0
         self._passed = 0
         self._interrupted = False
+        self._following: asyncio.Task[None] | None = None
         self._refused = RefusedLog(self._where)
 
     @property
@@ -179,7 +184,31 @@ class SourceIngest:
     async def ingest(self, records: Sequence[Record], group: str | None = None) -> None:
         """Take one batch through all steps; when it returns, the log may forget the records.
 
-        Records before the position are left out: what they did is done.
+        Args:
+            records: As for `advance`.
+            group: As for `advance`.
+
+        Raises:
+            OomstreamError: As for `advance`.
+        """
+        await self.advance(records, group)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until everything that was taken is online: from then on the log may forget it.
+
+        Raises:
+            Fatal: The online store stayed down past the outage budget.
+        """
+        task, self._following = self._following, None
+        if task is not None:
+            await task  # being cancelled, it is left between history and online
+
+    async def advance(self, records: Sequence[Record], group: str | None = None) -> None:
+        """Take one batch as far as history; its online rows follow, while the caller may come with the next batch.
+
+        When it returns, everything before this batch is online; when `settle` does, the batch too. Records before the
+        position are left out: what they did is done. If it raises, nothing goes on behind it.
 
         Args:
             records: In order of offset; bounded in rows and bytes by the caller.
@@ -190,12 +219,21 @@ class SourceIngest:
             DlqLimitReached: Too many dead letters; the batch was taken up to the record that passes the limit.
             Fatal: A store stayed down past the outage budget.
         """
+        try:
+            await self._advance(records, group)
+        except BaseException:
+            await self._leave()
+            raise
+
+    async def _advance(self, records: Sequence[Record], group: str | None) -> None:
         # For the batch as a whole: what works in between must not prolong an outage for ever.
         outage = self._backoff()
-        if self._interrupted:
+        if self._is_left_behind:
             # The last batch was left (cancelled, or given up) between history and online: finish it first.
             await self._backoff().call(self._take_again)
         reach("after_poll")
+        if not self._undone(records):
+            await self.settle()
         while left := self._undone(records):
             try:
                 await self._take(left, group or await self._group_of_topic())
@@ -205,6 +243,21 @@ class SourceIngest:
                 await outage.wait(exc)
                 await self._backoff().call(self._take_again)
         self.counts.batches += 1
+
+    @property
+    def _is_left_behind(self) -> bool:
+        """Whether something was left between history and online, or it is not known whether it is in history."""
+        behind = self._held.online_sequence < self._held.next_sequence
+        return self._interrupted or (behind and self._following is None)
+
+    async def _leave(self) -> None:
+        """Give up the online rows that are being written; they will be derived from history again."""
+        task, self._following = self._following, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
 
     def _undone(self, records: Sequence[Record]) -> Sequence[Record]:
         """Those of the records that are at or behind the position."""
@@ -238,6 +291,7 @@ class SourceIngest:
             self.counts.ignored_fields += decoded.ignored_fields
             await self._write(registered, events, records, dead)
         if limit is not None:
+            await self.settle()
             raise limit
 
     def _judge(self, records: Sequence[Record], dead: frozenset[int]) -> DlqCounts:
@@ -302,14 +356,20 @@ class SourceIngest:
             await self._dead_letter_of_store(events[0], records, exc)
             await self._write(registered, (), records, dead)
             return
-        self._source = replace(held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
-        reach("after_history")
-        if events:
-            rows = self._newest_rows(registered, events, ingest_time_us)
-            await self._backoff().call(lambda: self._online.upsert_newer(rows))
-            self.counts.events += len(events)
-        self._source = replace(self._source, online_sequence=end)
+        # The online position may have moved since `held` was taken.
+        self._source = replace(self._held, next_sequence=end, last_ingest_time_us=ingest_time_us, dlq=counts)
         self._interrupted = False
+        reach("after_history")
+        rows = self._newest_rows(registered, events, ingest_time_us)
+        await self.settle()
+        self._following = asyncio.create_task(self._write_online(rows, len(events), end), name=f"online-{self._where}")
+        await asyncio.sleep(0)  # so that it begins before the next batch is decoded
+
+    async def _write_online(self, rows: Sequence[OnlineRow], events: int, end: int) -> None:
+        if rows:
+            await self._backoff().call(lambda: self._online.upsert_newer(rows))
+        self.counts.events += events
+        self._source = replace(self._held, online_sequence=end)
         reach("after_online")
 
     async def _dead_letter_of_store(self, event: Event, records: Sequence[Record], error: InvalidEvent) -> None:
@@ -345,6 +405,7 @@ class SourceIngest:
 
     async def _take_again(self) -> None:
         """After an outage whose outcome may be unknown: claim again, which waits for our lost transaction to end."""
+        await self.settle()
         held = self._held
         current = await self._history.find_source(self._name)
         if current is None or current.owner != held.owner:
@@ -374,7 +435,7 @@ class SourceIngest:
         """Store how far online rows are written; what cannot be stored now is derived again by the next owner."""
         self._refused.say()
         source = self._source
-        if source is None or self._interrupted:
+        if source is None or self._following is not None or self._is_left_behind:
             return
         try:
             if source.next_sequence < self._passed:

@@ -59,8 +59,11 @@ class Pipeline(Protocol):
     async def start(self, first: int, last: int, *, begin: int) -> int:
         """Claim and recover; the offset to read next."""
 
-    async def ingest(self, records: Sequence[Record]) -> None:
-        """Take one batch through all steps."""
+    async def advance(self, records: Sequence[Record]) -> None:
+        """Take one batch as far as history, and wait until everything before it is online."""
+
+    async def settle(self) -> None:
+        """Wait until everything that was taken is online."""
 
     def passed(self, end: int) -> None:
         """The log holds nothing more before `end`."""
@@ -77,9 +80,10 @@ class _Held(NamedTuple):
 class PartitionRunner:
     """Claims a partition's source, takes its batches through the pipeline, and acknowledges them in order.
 
-    It holds at most the batches in hand and about one more; beyond that it is not `willing`, and its partition is not
-    fetched, so a slow partition holds up no other and memory stays bounded. A batch is taken only where the last one
-    ended: whatever the consumer drops or repeats on the way (rebalances, seeks), nothing is left out.
+    While the online rows of one batch are written, the next one goes to history. It holds at most the batch in hand,
+    the one before it and about one more; beyond that it is not `willing`, and its partition is not fetched, so a slow
+    partition holds up no other and memory stays bounded. A batch is taken only where the last one ended: whatever the
+    consumer drops or repeats on the way (rebalances, seeks), nothing is left out.
 
     Args:
         tp: The partition.
@@ -108,6 +112,7 @@ class PartitionRunner:
         self._metrics = metrics
         self._fail = fail
         self._queue: deque[_Held] = deque()
+        self._taken: list[_Held] = []  # in history, and soon online
         self._rows = self._bytes = 0
         self._expected: int | None = None
         self._done = 0
@@ -237,12 +242,15 @@ class PartitionRunner:
         while not self._stopping:
             if self._queue:
                 await self._take(pipeline)
+            elif self._taken:
+                await self._settle(pipeline)
             elif self._expected is None:
                 return  # begin anew: the log's bounds say what has happened
             elif self._astray:
                 await self._go_back(self._expected)
             else:
                 await self._wait(pipeline)
+        await self._settle(pipeline)
         await pipeline.flush()
 
     async def _wait(self, pipeline: Pipeline) -> None:
@@ -255,18 +263,29 @@ class PartitionRunner:
             await self._ready.wait()
 
     async def _take(self, pipeline: Pipeline) -> None:
-        """Ingest what has come in, as one batch if the limits allow, and acknowledge it."""
+        """Take what has come in, as one batch if the limits allow, and acknowledge what came before it."""
         held, records = self._pop()
         self._busy_since = asyncio.get_running_loop().time()
         limits = self._settings
         for piece in pieces(records, max_rows=limits.batch_rows, max_bytes=limits.batch_bytes):
-            await pipeline.ingest(piece)
+            await pipeline.advance(piece)
+            self._acknowledge(pipeline)
+        self._taken += held
+
+    async def _settle(self, pipeline: Pipeline) -> None:
+        """Wait until all that was taken is online, and acknowledge it."""
+        await pipeline.settle()
         self._busy_since = None
-        self._done = held[-1].batch.end
-        pipeline.passed(self._done)
-        reach("before_ack")
-        for each in held:
-            each.acknowledge()
+        self._acknowledge(pipeline)
+
+    def _acknowledge(self, pipeline: Pipeline) -> None:
+        taken, self._taken = self._taken, []
+        if taken:
+            self._done = taken[-1].batch.end
+            pipeline.passed(self._done)
+            reach("before_ack")
+            for each in taken:
+                each.acknowledge()
         self._count(pipeline.counts)
 
     def _pop(self) -> tuple[list[_Held], Sequence[Record]]:
@@ -301,6 +320,7 @@ class PartitionRunner:
     def _drop(self) -> None:
         """Forget what is held, unacknowledged."""
         self._queue.clear()
+        self._taken.clear()
         self._rows = self._bytes = 0
         self._expected = None
         self._astray = False

@@ -135,6 +135,8 @@ class Dialect(ABC):
         begin_write: Statements that begin a transaction which will write.
         begin_read: Statements that begin a transaction which sees one moment.
         one_writer: Whether transactions of one process must queue here, because the engine lets one write at a time.
+        tries_plain_insert: Whether new rows are inserted plainly first, because leaving rows that are stored already as
+            they are (`insert_or_keep`) costs a read of every key.
         commit_slack_s: How much later than its client gave it up a transaction may still be committed by the server.
     """
 
@@ -146,6 +148,7 @@ class Dialect(ABC):
     begin_write: Sequence[str]
     begin_read: Sequence[str]
     one_writer: bool
+    tries_plain_insert: bool = False
     commit_slack_s: float = 0.0
 
     @property
@@ -196,6 +199,24 @@ class Dialect(ABC):
     @abstractmethod
     def upsert_where_greater(self, key: str, value: str, version: str, comparison: str) -> str:
         """What follows ``INSERT … VALUES (…)`` so that a stored row is overwritten by a greater version only."""
+
+    async def begin(self, connection: AsyncConnection, statements: Sequence[str]) -> None:
+        """Begin a transaction with these statements."""
+        for each in statements:
+            await connection.exec_driver_sql(each)
+
+    async def move(
+        self,
+        connection: AsyncConnection,
+        update: str,
+        values: Sequence[Any],
+        query: str,
+        asked: Sequence[Any],
+    ) -> Sequence[Any] | None:
+        """Update the one row that a condition leaves, then ask; gives the row found, or None with none to update."""
+        if (await connection.exec_driver_sql(update, tuple(values))).rowcount != 1:
+            return None
+        return (await connection.exec_driver_sql(query, tuple(asked))).one()
 
     async def insert(self, connection: AsyncConnection, statement: InsertText, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert rows, in order.

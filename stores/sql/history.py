@@ -22,7 +22,7 @@ from oomstream.stores.lost_records import LostRecords
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.definitions import Definitions
-from oomstream.stores.sql.dialects import Clock, CutPlace, dialect_of
+from oomstream.stores.sql.dialects import Clock, CutPlace, InsertText, dialect_of
 from oomstream.stores.sql.forgetting import SqlForgettingStore
 from oomstream.stores.sql.identities import rows_at, stored_sequences
 from oomstream.stores.sql.newest import newest_of, newest_page
@@ -190,13 +190,18 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
            settled (`transaction_limit_s`).
         """
         table = self._table(batch.group)
+        insert = table.insert_new
 
         async def write(connection: AsyncConnection) -> int:
+            nonlocal insert
+            # Behind the position there are no rows, and so none is stored already. Where that is not so (a database
+            # that was restored in parts), the transaction conflicts, and those rows stay as they are the second time.
+            chosen, insert = insert, table.insert
             began = self._monotonic()
             decided, ingest_time_us = await self._sources.move(connection, source, batch)
             if batch.lost and decided < batch.next_sequence:
                 await self._sources.record_lost(connection, source, decided, batch.next_sequence, ingest_time_us)
-            await self._insert(connection, table, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
+            await self._insert(connection, chosen, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
             self._check_age(began)
             return ingest_time_us
 
@@ -226,16 +231,16 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             new = [event for event in events if event.sequence < position and event.sequence not in stored]
             if new:
                 ingest_time_us = await self._sources.raise_ingest_time(connection, source_id)
-                await self._insert(connection, table, _new_rows(table, new, 0, source_id, ingest_time_us))
+                await self._insert(connection, table.insert, _new_rows(table, new, 0, source_id, ingest_time_us))
             rows = await rows_at(connection, table, source_id, sequences)
             self._check_age(began)
             return Replayed(rows, frozenset(event.sequence for event in new))
 
         return await self._commit(write)
 
-    async def _insert(self, connection: AsyncConnection, table: HistoryTable, rows: list[tuple[Plain, ...]]) -> None:
+    async def _insert(self, connection: AsyncConnection, insert: InsertText, rows: list[tuple[Plain, ...]]) -> None:
         if rows:
-            await self._dialect.insert(connection, table.insert, rows)
+            await self._dialect.insert(connection, insert, rows)
 
     def _check_age(self, began: float) -> None:
         lasted = self._monotonic() - began

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from itertools import chain
 from typing import Any
 
 import pymysql
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
 from sqlalchemy.engine import Dialect as CoreDialect
-from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -33,6 +32,7 @@ from oomstream.stores.sql.dialects import CutPlace, Dialect, InsertText, OnlineR
 from oomstream.stores.sql.linked import mysql_key, mysql_misfit, mysql_value
 from oomstream.stores.sql.mysql_connection import Connection, Flavour, ServerAddress, SessionLimits, connect
 from oomstream.stores.sql.mysql_errors import error_code, mysql_error
+from oomstream.stores.sql.mysql_rows import insert_statements
 from oomstream.stores.sql.text import literal, quote_name
 from oomstream.stores.urls import StoreUrl
 
@@ -44,10 +44,6 @@ within `MAX_IDLE_TRANSACTION_S` of its last statement; the rest is for carrying 
 _CONNECT_TIMEOUT_S = 10.0
 _IDLE_CONNECTION_S = 300.0
 _LOCK_WAIT_PAST_IDLE_S = 2
-_ROWS_PER_STATEMENT = 2_000
-_BYTES_PER_STATEMENT = 4 << 20
-"""Of text and bytes, before escaping, which at most doubles them: MariaDB takes statements of 16 MiB by default."""
-
 _CATALOG_LOCK = "oomstream catalog"
 _UNKNOWN_DATABASE = 1049
 _DUPLICATE = 1062
@@ -78,9 +74,11 @@ class MysqlDialect(Dialect):
     greatest = "greatest"
     # An integer from the start, and independent of the session's time zone.
     clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))"
-    begin_write = ("START TRANSACTION",)
+    # Sessions do not commit by themselves: the first statement begins the transaction.
+    begin_write = ()
     begin_read = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT")
     one_writer = False
+    tries_plain_insert = True
     commit_slack_s = COMMIT_SLACK_S
 
     def __init__(self, url: StoreUrl, settings: Settings) -> None:
@@ -212,10 +210,12 @@ class MysqlDialect(Dialect):
 
     async def insert(self, connection: AsyncConnection, statement: InsertText, rows: Sequence[tuple[Any, ...]]) -> int:
         """Many rows in one statement: one by one, every row would be a round trip. Tells no count."""
-        for part in _parts(rows):
-            values = ", ".join([statement.row] * len(part))
-            sql = f"{statement.head} {values} {statement.tail}"
-            await connection.exec_driver_sql(sql, tuple(chain.from_iterable(part)))
+        try:
+            for sql in insert_statements(statement, rows):
+                await connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+        except DBAPIError as exc:
+            exc.statement = statement.of_one_row  # the other one holds all values
+            raise
         return -1
 
     @asynccontextmanager
@@ -281,33 +281,3 @@ class MysqlDialect(Dialect):
     def online_reader(self, url: StoreUrl, where: str) -> OnlineReader | None:
         """None."""
         return None
-
-
-def _parts(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[tuple[Any, ...]]]:
-    """Rows in parts that one statement may hold.
-
-    Raises:
-        UnicodeEncodeError: A text has no UTF-8 form.
-    """
-    parts: list[Sequence[tuple[Any, ...]]] = []
-    start = size = 0
-    for at, row in enumerate(rows):
-        size_of_row = _bytes_of(row)
-        if at > start and (at - start == _ROWS_PER_STATEMENT or size + size_of_row > _BYTES_PER_STATEMENT):
-            parts.append(rows[start:at])
-            start, size = at, 0
-        size += size_of_row
-    parts.append(rows[start:])
-    return parts
-
-
-def _bytes_of(row: tuple[Any, ...]) -> int:
-    size = 0
-    for value in row:
-        kind = type(value)
-        if kind is str:
-            # aiomysql would send a lone surrogate as a byte, and a VARBINARY would take it.
-            size += len(value) if value.isascii() else len(value.encode())
-        elif kind is bytes:
-            size += len(value)
-    return size

@@ -166,7 +166,8 @@ class HistoryTable:
         dialect: The engine.
         name: Name of the table.
         table: It, for expressions; columns in stored order (keys, ours, active features, retired features).
-        insert: INSERT as text for the driver, columns in the order of `row`.
+        insert: INSERT as text for the driver, columns in the order of `row`; rows that are stored already stay.
+        insert_new: The same for rows that are not stored; if one is, either it stays or the statement fails.
         filled: Default by name of the features whose default the engine cannot keep: null in a row that is no delete
             means that it was written before the feature was added, since such a feature is never nullable.
     """
@@ -190,6 +191,7 @@ class HistoryTable:
         # Recovery reads a source's rows between two positions; without this every restart would scan the table.
         sa.Index(f"history_{group.name}_source", self.table.c["_source"], self.table.c["_sequence"])
         self.insert = self._insert_text()
+        self.insert_new = self.insert._replace(tail="") if dialect.tries_plain_insert else self.insert
         self.no_values = (None,) * len(group.features)
         self._key_count = len(keys)
 

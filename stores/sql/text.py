@@ -1,4 +1,7 @@
-"""The only two functions through which names and values enter SQL text."""
+"""The only two functions through which names and values enter SQL text.
+
+(On servers, rows to insert become text by the driver's rules: `oomstream.stores.sql.mysql_rows`.)
+"""
 
 from __future__ import annotations
 

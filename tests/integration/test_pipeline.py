@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +52,7 @@ def test_any_batches_any_outages(backends: Backends) -> None:
         history_faults=st.lists(st.sampled_from(["none", "before", "after"]), max_size=15),
         online_faults=st.lists(st.integers(0, 2), max_size=6),
         restarts=st.sets(st.integers(0, 39)),
+        ahead=st.sets(st.integers(0, 39)),
     )
     def check(
         items: list[tuple[str, str, int]],
@@ -59,10 +60,11 @@ def test_any_batches_any_outages(backends: Backends) -> None:
         history_faults: list[str],
         online_faults: list[int],
         restarts: set[int],
+        ahead: set[int],
     ) -> None:
         house = house_on(backends)
         house.history.faults, house.online.faults = list(history_faults), list(online_faults)
-        asyncio.run(ingest_and_check(house, items, cuts, restarts))
+        asyncio.run(ingest_and_check(house, items, cuts, restarts, ahead))
 
     check()
 
@@ -81,9 +83,16 @@ def house_on(backends: Backends) -> House:
 
 
 async def ingest_and_check(
-    house: House, items: list[tuple[str, str, int]], cuts: Sequence[int], restarts: set[int]
+    house: House,
+    items: list[tuple[str, str, int]],
+    cuts: Sequence[int],
+    restarts: set[int],
+    ahead: Collection[int] = (),
 ) -> None:
-    """Take a log through pipelines in batches of the given sizes, with a new owner after some of them."""
+    """Take a log through pipelines in batches of the given sizes, with a new owner after some of them.
+
+    After the batches `ahead` nobody waits for their online rows, neither the next batch nor the next owner.
+    """
     log = make_log(items)
     async with house:
         end = log[-1].offset + 1 if log else 0
@@ -92,12 +101,16 @@ async def ingest_and_check(
         for number, size in enumerate(cuts):
             batch = [record for record in log if record.offset >= position][:size]
             if batch:
-                await pipeline.ingest(batch)
+                await pipeline.advance(batch)
                 position = batch[-1].offset + 1
+            if number not in ahead:
+                await pipeline.settle()
             if number in restarts:
                 # A new owner begins where the database says, though the log repeats what was not acknowledged.
-                pipeline = house.pipeline()
+                former, pipeline = pipeline, house.pipeline()
                 position = await pipeline.start(0, end, begin=0)
+                await former.settle()
+        await pipeline.settle()
         await check_stores(house, items)
 
 

@@ -171,7 +171,7 @@ class RecordingPipeline:
             raise LostRange(f"position {position} is outside the log, {first} to {last}")
         return position
 
-    async def ingest(self, records: Sequence[Record]) -> None:
+    async def advance(self, records: Sequence[Record]) -> None:
         """Write down what is new."""
         if held := self._written.hold.get(self._name.partition):
             await held.wait()
@@ -185,6 +185,9 @@ class RecordingPipeline:
         self._written.batches.append(len(records))
         self.counts.events += len(new)
         self.counts.batches += 1
+
+    async def settle(self) -> None:
+        """Nothing is behind."""
 
     def passed(self, end: int) -> None:
         """Nothing to remember."""

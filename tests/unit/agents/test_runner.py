@@ -67,7 +67,7 @@ class Ingested:
         self.claims += 1
         return self.position
 
-    async def ingest(self, records: Sequence[Record]) -> None:
+    async def advance(self, records: Sequence[Record]) -> None:
         """Take a batch."""
         await self.gate.wait()
         if self.failure is not None:
@@ -78,6 +78,9 @@ class Ingested:
         self.position = records[-1].offset + 1
         self.counts.events += len(records)
         self.counts.batches += 1
+
+    async def settle(self) -> None:
+        """Nothing is behind."""
 
     def passed(self, end: int) -> None:
         """There is nothing more before `end`."""
