@@ -117,8 +117,8 @@ class Database:
     async def _begun(self, statements: Sequence[str]) -> AsyncIterator[AsyncConnection]:
         async with self._opened.connect() as connection:
             try:
-                for each in statements:
-                    await connection.exec_driver_sql(each)
+                if statements:
+                    await self.dialect.begin(connection, statements)
                 yield connection
             except BaseException:
                 if not self.dialect.one_writer:

@@ -34,6 +34,7 @@ class Sources:
 
     def __init__(self, tables: MetaTables, dialect: Dialect) -> None:
         self._tables = tables
+        self._dialect = dialect
         self._source = tables.source
         self._clock = sa.literal_column(dialect.clock, sa.BigInteger)
         self._greatest = getattr(sa.func, dialect.greatest)
@@ -122,10 +123,10 @@ class Sources:
             DefinitionChanged: The batch was not decoded with the newest definition.
         """
         moved = (batch.next_sequence, batch.online_sequence, *batch.dlq, source.id, source.owner)
-        if (await connection.exec_driver_sql(self._fence, moved)).rowcount != 1:
-            raise _fenced(source)
         group = batch.group
-        row: Sequence[Any] = (await connection.exec_driver_sql(self._decided, (group.id, source.id))).one()
+        row = await self._dialect.move(connection, self._fence, moved, self._decided, (group.id, source.id))
+        if row is None:
+            raise _fenced(source)
         previous_sequence, ingest_time_us, version, forgets = row
         _check_newest(group, version, forgets)
         return previous_sequence, ingest_time_us

@@ -13,16 +13,17 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.engine import Dialect as CoreDialect
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from oomstream.schemas.errors import (
@@ -36,7 +37,7 @@ from oomstream.schemas.errors import (
 )
 from oomstream.schemas.types import Kind, ValueType
 from oomstream.stores.base import Cut
-from oomstream.stores.sql.dialects import Clock, CutPlace, Dialect, OnlineReader, StoredColumn
+from oomstream.stores.sql.dialects import Clock, CutPlace, Dialect, InsertText, OnlineReader, StoredColumn
 from oomstream.stores.sql.linked import sqlite_key, sqlite_misfit, sqlite_value
 from oomstream.stores.sql.text import literal, quote_name
 from oomstream.stores.urls import StoreUrl
@@ -44,7 +45,11 @@ from oomstream.stores.urls import StoreUrl
 # At level DEBUG aiosqlite logs every statement with its parameters, which are event values.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
+_T = TypeVar("_T")
+
 _WAL_MODE_S = 10.0
+_MAX_PARAMETERS = 32_766
+_ROWS_A_STATEMENT = 32
 _SESSION = (
     "PRAGMA synchronous=FULL",
     "PRAGMA cache_size=-65536",
@@ -102,6 +107,23 @@ def _to_wal_mode(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+async def _in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Have a connection's own thread do something in one visit.
+
+    SQLAlchemy and aiosqlite go there and back three times a statement: to make a cursor, to execute, and to close it.
+    """
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    try:
+        result: _T = await driver._execute(work, driver._conn)
+    except sqlite3.Error as exc:
+        raise sa.exc.DBAPIError(None, None, exc) from exc
+    except asyncio.CancelledError:
+        await connection.invalidate()  # as SQLAlchemy does: nobody knows where its transaction stands
+        raise
+    return result
+
+
 class SqliteDialect(Dialect):
     """SQLite through aiosqlite; scans and online reads use sqlite3 itself."""
 
@@ -127,7 +149,10 @@ class SqliteDialect(Dialect):
         address = sa.URL.create("sqlite+aiosqlite", database=file_uri(url.path, "rw"), query={"uri": "true"})
         # isolation_level=None: the driver begins nothing by itself, `Database` says BEGIN (see traps there).
         arguments = {"isolation_level": None, "timeout": call_timeout_s * 0.75}
-        engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, pool_size=4)
+        # The connection that wrote last is the one whose cache of pages is still true.
+        engine = create_async_engine(
+            address, connect_args=arguments, hide_parameters=True, pool_size=4, pool_use_lifo=True
+        )
 
         @sa.event.listens_for(engine.sync_engine, "connect")
         def configure(connection: Any, _: Any) -> None:
@@ -145,6 +170,59 @@ class SqliteDialect(Dialect):
                 connection.rollback()
 
         return engine
+
+    async def begin(self, connection: AsyncConnection, statements: Sequence[str]) -> None:
+        """The statements in one visit to the connection's thread."""
+
+        def work(raw: sqlite3.Connection) -> None:
+            for each in statements:
+                raw.execute(each).close()
+
+        await connection.begin()  # SQLAlchemy commits only what it knows to have begun; it sends nothing itself
+        await _in_thread(connection, work)
+
+    async def move(
+        self,
+        connection: AsyncConnection,
+        update: str,
+        values: Sequence[Any],
+        query: str,
+        asked: Sequence[Any],
+    ) -> Sequence[Any] | None:
+        """Both statements in one visit to the connection's thread."""
+
+        def work(raw: sqlite3.Connection) -> Sequence[Any] | None:
+            with contextlib.closing(raw.execute(update, values)) as moved:
+                if moved.rowcount != 1:
+                    return None
+            with contextlib.closing(raw.execute(query, asked)) as found:
+                row: Sequence[Any] = found.fetchone()
+                return row
+
+        return await _in_thread(connection, work)
+
+    async def insert(self, connection: AsyncConnection, statement: InsertText, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Dozens of rows a statement: sqlite3 gives the GIL back and waits for it again with each, which costs as much.
+
+        OR FAIL spares SQLite the journal that would undo a statement which fails half-way: we undo the transaction.
+        """
+        head = statement.head.replace("INSERT", "INSERT OR FAIL", 1)
+        size = min(_ROWS_A_STATEMENT, _MAX_PARAMETERS // len(rows[0]))
+        of_many = f"{head} {', '.join([statement.row] * size)} {statement.tail}"
+
+        def work(raw: sqlite3.Connection) -> int:
+            written = at = 0
+            with contextlib.closing(raw.cursor()) as cursor:
+                while at + size <= len(rows):
+                    cursor.execute(of_many, tuple(chain.from_iterable(rows[at : at + size])))
+                    written += cursor.rowcount
+                    at += size
+                if at < len(rows):
+                    cursor.executemany(statement.of_one_row, rows[at:] if at else rows)
+                    written += cursor.rowcount
+            return written
+
+        return await _in_thread(connection, work)
 
     def add_clock(self, connection: Any) -> None:
         """Give a connection the function `clock`: SQLite 3.40 knows the time only to the millisecond."""
