@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 SCAN_CELLS = 1_000_000
 """Cells of one scanned table, about: wide groups are scanned in fewer rows at a time."""
 
+SCAN_ROWS = 100_000
+"""Rows of one scanned table at most."""
+
+PART_ROWS = 200_000
+"""The same of a scan in parts, whose tables a store is meant to read without making Python objects of them."""
+
 _PLAIN: dict[Kind, pa.DataType] = {
     Kind.BOOLEAN: pa.bool_(),
     Kind.FLOAT: pa.float64(),
@@ -32,9 +38,9 @@ def plain_type(kind: ValueType) -> pa.DataType:
     return pa.int64() if kind.kind in _INTEGERS else _PLAIN.get(kind.kind, pa.string())
 
 
-def scan_rows(columns: int) -> int:
+def scan_rows(columns: int, most: int = SCAN_ROWS) -> int:
     """Rows to scan at a time, for so many columns."""
-    return max(1_000, min(100_000, SCAN_CELLS // columns))
+    return max(1_000, min(most, SCAN_CELLS // columns))
 
 
 def typed_column(plain: Chunked, kind: ValueType) -> Chunked:

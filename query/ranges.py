@@ -90,7 +90,8 @@ class RangeCutter:
             yield Range(self._all(), None)
 
     def _all(self) -> pa.Table:
-        rows = self._prepare(pa.concat_tables(self._held).combine_chunks())
+        # Tables with versions and without them may come from one scan: where they are missing they are null.
+        rows = self._prepare(pa.concat_tables(self._held, promote_options="default").combine_chunks())
         self._held = []
         self._new_rows = self._new_bytes = 0
         return rows

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from oomstream.query.arrow import Chunked, numbers, pc, table_of
-from oomstream.query.columns import plain_type, scan_rows, typed_column
-from oomstream.query.engine import Duck, GroupJoin
+from oomstream.query.columns import PART_ROWS, plain_type, scan_rows, typed_column
+from oomstream.query.engine import GroupJoin
 from oomstream.query.key_columns import ENTITY_KEY, find_key_columns
 from oomstream.query.label_columns import (
     csv_key_type,
@@ -123,14 +123,10 @@ async def build_training_set(history: HistoryStore, labels: Any, request: Traini
     async with history.cut() as cut:
         if request.as_of_us is not None:
             _check_settled(request.as_of_us, cut.now_us, history)
-        duck = Duck()
-        try:
-            columns: dict[str, Chunked] = {}
-            for group, features in request.by_group():
-                found = await _join_group(duck, cut, group, features, prepared, request)
-                columns.update(await asyncio.to_thread(_typed, group, features, found))
-        finally:
-            await asyncio.to_thread(duck.close)
+        columns: dict[str, Chunked] = {}
+        for group, features in request.by_group():
+            found = await _join_group(cut, group, features, prepared, request)
+            columns.update(await asyncio.to_thread(_typed, group, features, found))
     names = [f"{group.name}.{feature.name}" for group, feature in request.features]
     return TrainingSet(prepared.labels, table_of({name: columns[name] for name in names}))
 
@@ -189,13 +185,13 @@ def _label_side(prepared: _Prepared, group: FeatureGroup) -> pa.Table:
 
 
 async def _join_group(
-    duck: Duck, cut: Cut, group: FeatureGroup, features: list[Feature], prepared: _Prepared, request: TrainingRequest
+    cut: Cut, group: FeatureGroup, features: list[Feature], prepared: _Prepared, request: TrainingRequest
 ) -> pa.Table:
     names = [feature.name for feature in features]
     labels = await asyncio.to_thread(_label_side, prepared, group)
     rows = len(prepared.times)
     schema = pa.schema([pa.field(feature.name, plain_type(feature.type)) for feature in features])
-    join = partial(GroupJoin, duck, group, names, range_rows=request.range_rows, range_bytes=request.range_bytes)
+    join = partial(GroupJoin, group, names, range_rows=request.range_rows, range_bytes=request.range_bytes)
     if group.category is Category.BATCH:
         states = timeline(await cut.revisions(group), as_of_us=request.as_of_us, available=request.available)
         return await join_revisions(cut, group, names, labels, states, join, schema, rows=rows)
@@ -227,13 +223,16 @@ async def _scan_into(
         "min_event_time_us": None if group.ttl_us is None else max(MIN_TIME_US, span["min"] - group.ttl_us),
         "max_event_time_us": span["max"],
         "max_ingest_time_us": min(ingested, default=None),
-        "batch_rows": scan_rows(len(names) + len(group.keys) + 5),
     }
+    columns = len(names) + len(group.keys) + 5
     if keys is None:
         splits = await asyncio.to_thread(key_splits, labels)
-        scan = cut.scan_in_parts(group, names, splits=splits, **limits)
+        batch_rows = scan_rows(columns if request.available else columns - 3, PART_ROWS)
+        scan = cut.scan_in_parts(
+            group, names, splits=splits, batch_rows=batch_rows, versions=request.available, **limits
+        )
     else:
-        scan = cut.scan(group, names, keys=keys, **limits)
+        scan = cut.scan(group, names, keys=keys, batch_rows=scan_rows(columns), **limits)
     joining: asyncio.Task[None] | None = None
     try:
         async for rows in scan:

@@ -32,6 +32,8 @@ class VersionOrder:
 
     def newest_of_each_time(self, rows: pa.Table) -> pa.Table:
         """The row of greatest version of each entity and event time, in order."""
+        if "_source" not in rows.column_names:
+            return rows  # no two of them are of one entity and event time
         tied = self._same_time_as_next(rows)
         if not pc.any(tied).as_py():
             return rows
@@ -53,7 +55,7 @@ class VersionOrder:
         return rows.take(pc.sort_indices(narrow, sort_keys=[(name, "ascending") for name in order]))
 
 
-def same_as_next(columns: Sequence[Chunked]) -> Array:
+def same_as_next(columns: Sequence[Array | Chunked]) -> Array:
     """For each row but the last, whether all of the columns have the same value in the next row."""
     same: Array | None = None
     for column in columns:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_ROWS_AT_ONCE = 100_000
+
+
 class Cut(ABC):
     """One consistent view of history: everything read through it is of the same moment.
 
@@ -65,6 +68,7 @@ class Cut(ABC):
         max_event_time_us: int | None = None,
         max_ingest_time_us: int | None = None,
         batch_rows: int = 100_000,
+        versions: bool = True,
     ) -> AsyncIterator[pa.Table]:
         """The same tables as those of `scan`, of all entities, from a store that may read several parts at once.
 
@@ -75,7 +79,10 @@ class Cut(ABC):
             min_event_time_us: As in `scan`.
             max_event_time_us: As in `scan`.
             max_ingest_time_us: As in `scan`.
-            batch_rows: As in `scan`.
+            batch_rows: As in `scan`; fewer, where that is better.
+            versions: False = `_source`, `_sequence` and `_ingest_time` are wanted only to tell which of several rows of
+                one entity and event time is the newest. A table may then lack these three columns, all of them, if
+                none of its rows has the entity and event time of another row of the scan.
         """
         return self.scan(
             group,
@@ -83,7 +90,7 @@ class Cut(ABC):
             min_event_time_us=min_event_time_us,
             max_event_time_us=max_event_time_us,
             max_ingest_time_us=max_ingest_time_us,
-            batch_rows=batch_rows,
+            batch_rows=min(batch_rows, _ROWS_AT_ONCE),
         )
 
     async def seek(

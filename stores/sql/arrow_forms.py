@@ -15,15 +15,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def scan_schema(group: FeatureGroup, features: Sequence[str]) -> pa.Schema:
-    """Arrow schema of a scan: every value in plain form."""
+def scan_schema(group: FeatureGroup, features: Sequence[str], *, versions: bool = True) -> pa.Schema:
+    """Arrow schema of a scan: every value in plain form, with or without source, sequence and ingest time."""
     import pyarrow as pa
 
     fields = [pa.field(key.name, plain_arrow(key.type)) for key in group.keys]
-    fields += [pa.field(name, pa.int64()) for name in ("_event_time", "_source", "_sequence", "_ingest_time")]
+    ours = ("_event_time", "_source", "_sequence", "_ingest_time") if versions else ("_event_time",)
+    fields += [pa.field(name, pa.int64()) for name in ours]
     fields.append(pa.field("_deleted", pa.bool_()))
     by_name = {feature.name: feature.type for feature in group.features}
     return pa.schema(fields + [pa.field(name, plain_arrow(by_name[name])) for name in features])
+
+
+def has_repeats(columns: Sequence[pa.ChunkedArray[Any]]) -> bool:
+    """Whether a row has the same values as the row before it, in all of the columns."""
+    from oomstream.schemas.arrow import pc
+
+    same: Any = None
+    for column in reversed(columns):  # the last one of a key is the one that changes most
+        this, following = column.slice(0, max(0, len(column) - 1)), column.slice(1)
+        equal = pc.equal(this, following)
+        same = equal if same is None else pc.and_(same, equal)
+        if not pc.any(same).as_py():
+            return False
+    return True
 
 
 def seek_schema(group: FeatureGroup, features: Sequence[str]) -> pa.Schema:

@@ -20,7 +20,9 @@ from oomstream.stores.sql.text import literal
 _LONG = frozenset({Kind.STRING, Kind.BYTES, Kind.ARRAY})
 """Kinds whose values may be of any length."""
 
-_OURS = ("_event_time", "_source", "_sequence")
+VERSION = ("_source", "_sequence")
+"""What follows the event time in the primary key."""
+
 PAGE_BYTES = 16 << 20
 """Bytes of a page, about."""
 
@@ -55,6 +57,12 @@ class Walk:
         long: Expressions of values that may be of any length.
         times: Conditions on what follows the entity key in the primary key.
         others: Further conditions.
+        inclusive: Whether pages begin with the row that they are given, and not behind it.
+
+    Attributes:
+        bare: The same walk by fewer columns of the primary key: of several rows that are alike in them nobody knows
+            which one comes first. Its pages begin with the row that they are given, not behind it. None = there is no
+            such walk.
     """
 
     def __init__(
@@ -68,7 +76,10 @@ class Walk:
         long: Sequence[str] = (),
         times: Sequence[str] = (),
         others: Sequence[str] = (),
+        inclusive: bool = False,
     ) -> None:
+        self.bare: Walk | None = None
+        self._last = ">=" if inclusive else ">"
         self._from = f" FROM {table}"
         self._columns = columns
         self._long = long
@@ -83,7 +94,7 @@ class Walk:
         """The statement that reads the next page.
 
         Args:
-            after: Primary key of the last row read; None for the first page.
+            after: Primary key of the last row read, at least what of it the walk goes by; None for the first page.
             rows: Most rows to read.
             most_bytes: What the long values of the page may have in all, about. Where it is given, and there are such
                 values, those that are longer than their share of it come as null, and a last column tells of every
@@ -130,7 +141,8 @@ class Walk:
         terms = []
         for at in range(first, len(self._primary)):
             equal = [f"{name} = {_text(part)}" for name, part in zip(self._primary[:at], after[:at], strict=True)]
-            behind = [*equal, f"{self._primary[at]} > {_text(after[at])}"]
+            comparison = self._last if at == len(self._primary) - 1 else ">"
+            behind = [*equal, f"{self._primary[at]} {comparison} {_text(after[at])}"]
             # Without the times where all entities are walked through: TiDB then makes nothing but ranges of the terms.
             # With them it also evaluates every term for every row, which costs it more than the reading.
             terms.append(f"({' AND '.join(behind)})" if self._keys is None else self._and(behind))
@@ -162,6 +174,7 @@ class PageStatements(Walk):
         max_event_time_us: Only rows not after it.
         max_ingest_time_us: Only rows ingested not after it.
         part: Only entities whose first key field is not before the first value, and before the second.
+        versions: Whether source, sequence and ingest time are read. Without them the walk is by entity and event time.
     """
 
     def __init__(
@@ -174,16 +187,18 @@ class PageStatements(Walk):
         max_event_time_us: int | None = None,
         max_ingest_time_us: int | None = None,
         part: Part = (None, None),
+        versions: bool = True,
     ) -> None:
         keys_of_table = table.group.key_names
         quoted = table.quoted
-        names = [*keys_of_table, *_OURS, "_ingest_time", "_deleted", *features]
+        primary = [*keys_of_table, "_event_time", *(VERSION if versions else ())]
+        names = [*primary, *(("_ingest_time",) if versions else ()), "_deleted", *features]
         time = quoted("_event_time")
         super().__init__(
             quoted(table.name),
             list(map(quoted, names)),
             len(keys_of_table),
-            [quoted(name) for name in (*keys_of_table, *_OURS)],
+            list(map(quoted, primary)),
             keys,
             long=[quoted(name) for name in _long_features(table.group, features)],
             times=_limit(time, ">=", min_event_time_us) + _limit(time, "<=", max_event_time_us),
@@ -192,6 +207,7 @@ class PageStatements(Walk):
                 *_limit(quoted(keys_of_table[0]), ">=", part[0]),
                 *_limit(quoted(keys_of_table[0]), "<", part[1]),
             ],
+            inclusive=not versions,
         )
 
 

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -232,12 +233,14 @@ class _MysqlCut(Cut):
         max_event_time_us: int | None = None,
         max_ingest_time_us: int | None = None,
         batch_rows: int = 100_000,
+        versions: bool = True,
     ) -> AsyncIterator[pa.Table]:
         """Rows of a group in order of the primary key, two pages at a time."""
         table = self._place.table_of(group)
 
         def statements(part: Part) -> Walk:
-            return PageStatements(
+            pages = partial(
+                PageStatements,
                 table,
                 features,
                 None,
@@ -246,6 +249,10 @@ class _MysqlCut(Cut):
                 max_ingest_time_us=max_ingest_time_us,
                 part=part,
             )
+            walk = pages()
+            if not versions:
+                walk.bare = pages(versions=False)
+            return walk
 
         pages = self._walker(group, features, batch_rows).walk_in_parts(statements, splits)
         async with aclosing(pages):
@@ -254,7 +261,13 @@ class _MysqlCut(Cut):
 
     def _walker(self, group: FeatureGroup, features: Sequence[str], batch_rows: int) -> Walker:
         # The primary key: the key columns come first, then event time, source and sequence.
-        return Walker(self._pages, len(group.keys) + 3, scan_schema(group, features), batch_rows)
+        return Walker(
+            self._pages,
+            len(group.keys) + 3,
+            scan_schema(group, features),
+            batch_rows,
+            bare_schema=scan_schema(group, features, versions=False),
+        )
 
     async def revisions(self, group: FeatureGroup) -> list[Revision]:
         """Published revisions, by id."""

@@ -121,6 +121,38 @@ class SeekTests(HistorySuite):
 
         run(check())
 
+    @pytest.mark.parametrize("tied", [[], [0, 1], list(range(1_790, 1_810)), list(range(9_000, 9_950)), [13_999]])
+    def test_scan_without_versions(self, opened: HistoryStore, run: Run, tied: Sequence[int]) -> None:
+        """A scan for the newest rows alone gives the same rows, and versions wherever rows are of one time."""
+
+        async def check() -> None:
+            [mine] = await register(opened, group(keys={"a": "string"}))
+            source, other = await opened.claim(topic()), await opened.claim(topic(partition=1))
+            for start in range(0, 14_000, 2_000):
+                part = range(start, start + 2_000)
+                await append(opened, source, mine, *(event(at, f"k{at // 100:03}", at) for at in part))
+            if tied:
+                await append(opened, other, mine, *(event(at, f"k{at // 100:03}", at, -at) for at in tied))
+            async with opened.cut() as cut:
+                whole = pa.concat_tables([each async for each in cut.scan(mine, ["n"])])
+                splits = [f"k{at:03}" for at in range(140)]
+                scan = cut.scan_in_parts(mine, ["n"], splits=splits, batch_rows=900, versions=False)
+                tables = [each async for each in scan]
+            names = ["a", "_event_time", "_deleted", "n"]
+            assert pa.concat_tables([each.select(names) for each in tables]).equals(whole.select(names))
+            rows = pa.concat_tables(tables, promote_options="default")
+            versions = ["_source", "_sequence", "_ingest_time"]
+            if "_source" not in rows.column_names:
+                assert not tied
+                return
+            for told, expected in zip(rows.to_pylist(), whole.to_pylist(), strict=True):
+                if told["_source"] is None:
+                    assert told["_event_time"] - TIME_US not in tied
+                else:
+                    assert [told[name] for name in versions] == [expected[name] for name in versions]
+
+        run(check())
+
 
 async def _seek(
     cut: Cut,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -77,7 +78,8 @@ def test_reads_seek(server: SqlServer, name: str) -> None:
     asyncio.run(check())
 
 
-def test_pages_are_ranges_in_order(server: SqlServer) -> None:
+@pytest.mark.parametrize("versions", [True, False])
+def test_pages_are_ranges_in_order(server: SqlServer, versions: bool) -> None:
     """A page of a scan begins where the last one ended, and nothing is sorted."""
     url = server.fresh_database()
 
@@ -91,8 +93,9 @@ def test_pages_are_ranges_in_order(server: SqlServer) -> None:
         cursor.fetchall()
     table = HistoryTable(mine, store._dialect)
     keys = [("k01", 1), ("k02", 2), ("k03", 0)]
+    limits: dict[str, Any] = {"max_event_time_us": TIME_US + 3_000, "versions": versions}
     for wanted, after in ((None, ("k20", 1, TIME_US, 1, 7)), (keys, None), (keys, ("k01", 1, TIME_US + 9, 1, 7))):
-        sql = PageStatements(table, ["n"], wanted, max_event_time_us=TIME_US + 3_000).page(after, 20)
+        sql = PageStatements(table, ["n"], wanted, **limits).page(after, 20)
         plan = _plan(url, sql, ())
         assert not [step for step in plan if _is_full_scan(step) or re.search(r"Sort_|TopN_|filesort", step)], plan
 
@@ -107,8 +110,9 @@ def test_a_page_evaluates_only_times(tidb_server: SqlServer) -> None:
 
     store, mine = asyncio.run(fill())
     after = ("k20", 1, TIME_US, 1, 7)
-    for until in (None, TIME_US + 3_000):
-        pages = PageStatements(HistoryTable(mine, store._dialect), ["n"], None, max_event_time_us=until)
+    for until, versions in itertools.product((None, TIME_US + 3_000), (True, False)):
+        table = HistoryTable(mine, store._dialect)
+        pages = PageStatements(table, ["n"], None, max_event_time_us=until, versions=versions)
         left = " ".join(step for step in _plan(url, pages.page(after, 20), ()) if "Selection" in step)
         assert ("_event_time" in left) == (until is not None)
         assert not re.search(r"\.(k|j|_source|_sequence)\b", left)
@@ -135,6 +139,35 @@ def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyP
                 tables = [table async for table in cut.scan(mine, ["s"], batch_rows=1_000)]
                 assert sum(table.num_rows for table in tables) == _ROWS
                 assert asked == ["SELECT 1"] * (len(tables) + 1)  # the last page is empty
+
+    asyncio.run(check())
+
+
+def test_versions_are_read_where_they_tell(tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source and sequence are asked for from the first page on in which two rows are of one entity and time."""
+    asked: list[str] = []
+    fetch = mysql_reads._ConnectorXPages._fetch
+
+    def noted(self: Any, sql: str, schema: Any) -> Any:
+        asked.append(sql)
+        return fetch(self, sql, schema)
+
+    async def check() -> None:
+        async with SqlHistoryStore(tidb_server.fresh_database(), load_settings()) as store:
+            await store.init()
+            [mine] = await register(store, group())
+            source = await store.claim(topic())
+            await append(store, source, mine, *(event(at, "a", at) for at in range(_ROWS)))
+            monkeypatch.setattr(mysql_reads._ConnectorXPages, "_fetch", noted)
+            for repeated in (False, True):
+                if repeated:
+                    await append(store, source, mine, event(_ROWS, "a", _ROWS - 1_500))
+                asked.clear()
+                async with store.cut() as cut:
+                    scan = cut.scan_in_parts(mine, ["n"], splits=[], batch_rows=1_000, versions=False)
+                    assert sum([table.num_rows async for table in scan]) == _ROWS + repeated
+                told = ["`_sequence`" in sql for sql in asked]
+                assert told == ([False] * 3 + [True] * 3 if repeated else [False] * 5)
 
     asyncio.run(check())
 

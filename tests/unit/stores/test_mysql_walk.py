@@ -14,6 +14,7 @@ from oomstream.stores.sql.mysql_pages import Key, Part, Walk
 from oomstream.stores.sql.mysql_walk import Walker
 
 SCHEMA = pa.schema([pa.field("k", pa.int64())])
+VERSIONED = pa.schema([pa.field(name, pa.int64()) for name in ("k", "_source", "_sequence")])
 
 
 class PartWalk(Walk):
@@ -51,6 +52,48 @@ class ListPages:
             return pa.table([pa.array(found, pa.int64())], schema=schema), len(found) < rows
         finally:
             self.reading -= 1
+
+
+class VersionPages:
+    """Pages of rows (key, source, sequence), with or without the last two."""
+
+    most_rows = 2_000
+    at_once = 2
+
+    def __init__(self, rows: Sequence[tuple[int, int, int]]) -> None:
+        self.rows = rows
+        self.told: list[bool] = []
+
+    async def walked(self, splits: Sequence[int]) -> list[int]:
+        """The keys, as they come; `told` says of each row whether it came with source and sequence."""
+        walker = Walker(self, 3, VERSIONED, 2_000, bare_schema=SCHEMA)
+        found: list[int] = []
+        async for page in walker.walk_in_parts(self.part, splits):
+            self.told += [page.schema == VERSIONED] * page.num_rows
+            found += map(_number, page.column("k").to_pylist())
+        return found
+
+    def part(self, part: Part) -> Walk:
+        """The walk through a part, which may be bare."""
+        walk = PartWalk(part)
+        walk.bare = PartWalk(part)
+        return walk
+
+    async def read(self, statements: Walk, after: Key | None, rows: int, schema: pa.Schema) -> tuple[pa.Table, bool]:
+        """A page; a bare one begins with the key that it is given."""
+        assert isinstance(statements, PartWalk)
+        await asyncio.sleep(0)
+        first, end = statements.part
+        is_bare = schema == SCHEMA
+        found = [
+            row
+            for row in self.rows
+            if (first is None or row[0] >= _number(first))
+            and (end is None or row[0] < _number(end))
+            and (after is None or (row[:1] >= after[:1] if is_bare else row > after))
+        ][:rows]
+        columns = [pa.array([row[at] for row in found], pa.int64()) for at in range(1 if is_bare else 3)]
+        return pa.table(columns, schema=schema), len(found) < rows
 
 
 def _place(numbers: Sequence[int], bound: Plain) -> int | None:
@@ -92,6 +135,18 @@ def test_good_splits_keep_two_pages_on_the_way() -> None:
     pages = ListPages(range(120_000), 2)
     assert walked(pages, list(range(0, 120_000, 500))) == list(range(120_000))
     assert pages.most_reading == 2
+
+
+def test_rows_that_are_alike_are_read_with_what_tells_them_apart() -> None:
+    """Pages are bare until one holds two rows of one key, and no such rows are ever in two pages that are bare."""
+    for repeated in (1_998, 1_999, 2_000, 5_000, 5_001, 11_999):
+        for splits in ([], list(range(0, 12_000, 100))):
+            rows = sorted([*((at, 1, at) for at in range(12_000)), (repeated, 2, 0)])
+            pages = VersionPages(rows)
+            assert asyncio.run(pages.walked(splits)) == [row[0] for row in rows]
+            told = [(row[0], told) for row, told in zip(rows, pages.told, strict=True)]
+            assert all(is_told for key, is_told in told if key == repeated)
+            assert not any(is_told for key, is_told in told if key < repeated - 4_000)
 
 
 def test_a_walk_left_early_reads_no_further() -> None:
