@@ -156,6 +156,10 @@ class SessionLimits:
         }
         if flavour is Flavour.TIDB:
             values |= {"tidb_txn_mode": "'pessimistic'", "tidb_enable_clustered_index": "'ON'"}
+            if self.idle_s is not None:
+                # It looks for a binding by a normalised text, which of an INSERT of 2,000 rows costs it a tenth and
+                # more of all it does. Long reads, for which somebody may want to bind a plan, are other sessions.
+                values["tidb_use_plan_baselines"] = 0
         else:
             values["lock_wait_timeout"] = self.ddl_wait_s
             if self.idle_s is not None:

@@ -28,9 +28,9 @@ from oomstream.stores.tikv.troubles import NO_TLS, NativeFault
 if TYPE_CHECKING:
     from oomstream_tikv import Driver, Session
 
-_CALL_ROWS = 1_000
-_CALL_BYTES = 1 << 20
-"""What one call writes; each has a deadline of its own."""
+_CALL_ROWS = 2_000
+_CALL_BYTES = 4 << 20
+"""What one call writes, which is a worker's usual batch; each has a deadline of its own."""
 
 _CLOSE_GRACE_S = 3.0
 _EXIT_GRACE_S = 2.0
@@ -96,7 +96,7 @@ class NativeDriver(TikvDriver):
         self._listen(None)
 
     async def upsert_newer(self, rows: Sequence[OnlineRow], *, or_equal: bool = False) -> int:
-        """One call per 1,000 rows, within which several small transactions run at once."""
+        """One call per 2,000 rows, within which several small transactions run at once."""
         version = (VERSION_START, VERSION_END)
 
         def begin(session: Session, piece: Sequence[OnlineRow]) -> int:
@@ -105,7 +105,7 @@ class NativeDriver(TikvDriver):
         return await self._write("write", rows, begin)
 
     async def replace(self, changes: Sequence[OnlineChange]) -> int:
-        """One call per 1,000 changes, within which several small transactions run at once."""
+        """One call per 2,000 changes, within which several small transactions run at once."""
         wanted = {each.key: (each.key, each.found, each.value) for each in changes}
 
         def begin(session: Session, piece: Sequence[OnlineRow]) -> int:
@@ -114,7 +114,7 @@ class NativeDriver(TikvDriver):
         return await self._write("write", [OnlineRow(key, each[2] or b"") for key, each in wanted.items()], begin)
 
     async def delete(self, keys: Sequence[bytes]) -> None:
-        """One call per 1,000 rows, within which several small transactions run at once."""
+        """One call per 2,000 rows, within which several small transactions run at once."""
 
         def begin(session: Session, piece: Sequence[OnlineRow]) -> int:
             return session.delete([row.key for row in piece], self._attempts.timeout_s)
