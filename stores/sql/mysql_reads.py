@@ -52,6 +52,9 @@ _CALLS_PER_PAGE = 10
 """A page's deadline in deadlines of a call: a scan may look through many rows to find a page's worth."""
 
 _DRIVER_PAGE_ROWS = 20_000
+_MEASURED_ROWS = 20_000
+"""Pages of so many rows or fewer are measured if a value is too long: there would soon be nothing but pages."""
+
 _FUTURE_TRIES = 1_000
 _TOO_LONG = "_too_long"
 _UNKNOWN_ERROR = 1105
@@ -87,22 +90,26 @@ class _Pages(ABC):
     def __init__(self, transaction: _Transaction) -> None:
         self._transaction = transaction
         self._measured = False
+        self._unmeasured_rows = self.most_rows
 
     async def read(self, statements: Walk, after: Key | None, rows: int, schema: pa.Schema) -> tuple[pa.Table, bool]:
         """The next page, of at most so many rows, and whether it is the last one.
 
         A page comes whole, and after thousands of rows with nothing in a column may come thousands with a vector. So
         values are asked for up to the length at which all of them together still fit. Where one is longer, that page
-        and all further ones are measured before they are read: then the server goes through every row twice.
+        and all further ones are of fewer rows, with more room for each; and in the end they are measured before they
+        are read: then the server goes through every row twice.
         """
         if not statements.has_long:
             page = await self._read(statements.page(after, rows), schema)
             return page, page.num_rows < rows
-        if not self._measured:
+        while not self._measured:
+            rows = min(rows, self._unmeasured_rows)
             page = await self._read(statements.page(after, rows, 2 * PAGE_BYTES), _with_too_long(schema))
             if not _any_too_long(page):
                 return page.drop_columns([_TOO_LONG]), page.num_rows < rows
-            self._measured = True
+            self._measured = rows <= _MEASURED_ROWS
+            self._unmeasured_rows = min(self._unmeasured_rows, rows // 4)
         rows = await self._fitting(statements, after, rows)
         page = await self._read(statements.page(after, rows), schema)
         return page, page.num_rows < rows

@@ -143,6 +143,37 @@ def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyP
     asyncio.run(check())
 
 
+@pytest.mark.parametrize(("length", "measured"), [(900, False), (2_000, True)])
+def test_longer_text_comes_in_smaller_pages(
+    tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch, length: int, measured: bool
+) -> None:
+    """Text for which a page is too large has it made smaller, and is measured only if that does not do."""
+    monkeypatch.setattr(mysql_reads, "PAGE_BYTES", 200_000)
+    monkeypatch.setattr(mysql_reads, "_MEASURED_ROWS", 250)
+    asked: list[str] = []
+    rows_of = mysql_reads._Transaction.rows
+
+    async def noted(self: Any, sql: str, calls: int = 1) -> Any:
+        asked.append(sql)
+        return await rows_of(self, sql, calls)
+
+    async def check() -> None:
+        async with SqlHistoryStore(tidb_server.fresh_database(), load_settings()) as store:
+            await store.init()
+            [mine] = await register(store, group(features={"s": ["null", "string"]}))
+            source = await store.claim(topic())
+            texts = ["x" * (length if at in (2_500, 3_100) else 1) for at in range(_ROWS)]
+            await append(store, source, mine, *(event(at, "a", at, text) for at, text in enumerate(texts)))
+            monkeypatch.setattr(mysql_reads._Transaction, "rows", noted)
+            async with store.cut() as cut:
+                tables = [table async for table in cut.scan(mine, ["s"], batch_rows=1_000)]
+            assert [text for table in tables for text in table["s"].to_pylist()] == texts
+            assert [table.num_rows for table in tables][:3] == [1_000, 1_000, 250]
+            assert any("SUM(size)" in sql for sql in asked) == measured
+
+    asyncio.run(check())
+
+
 def test_versions_are_read_where_they_tell(tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Source and sequence are asked for from the first page on in which two rows are of one entity and time."""
     asked: list[str] = []
