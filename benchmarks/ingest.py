@@ -37,6 +37,7 @@ from oomstream.streams.topics import ensure_topics, topics_of
 
 EVENTS = 240_000
 """As many landings as the embedded broker keeps in 4 partitions, with a margin."""
+SERVER_EVENTS = 80_000
 QUICK_EVENTS = 20_000
 DEADLINE_S = 300
 
@@ -108,7 +109,7 @@ def _per_core(events: int, spent: list[Spent]) -> float:
 @contextmanager
 def _events(options: Options) -> Iterator[_Place]:
     """A topic full of events, which is there until the end of the block."""
-    wanted = QUICK_EVENTS if options.quick else EVENTS
+    wanted = QUICK_EVENTS if options.quick else SERVER_EVENTS if options.servers else EVENTS
     with tempfile.TemporaryDirectory() as folder:
         if not options.servers:
             with EmbeddedBroker() as broker:
