@@ -6,6 +6,7 @@ mod faults;
 mod moments;
 mod reads;
 mod runtime;
+mod scans;
 mod writes;
 
 use std::os::fd::RawFd;
@@ -23,6 +24,7 @@ use calls::{Calls, IfLeft, Left, Outcome};
 use moments::Moments;
 use reads::{Found, Sizes};
 use runtime::Slot;
+use scans::Reach;
 use writes::{Change, Rule, Until};
 
 /// The largest answer that is taken; what is asked for aims at far less.
@@ -87,6 +89,7 @@ impl Driver {
                     calls: self.calls.clone(),
                     sizes: Arc::default(),
                     moments: Arc::default(),
+                    reach: Arc::default(),
                 };
                 Ok(Bound::new(py, session)?.into_any())
             }
@@ -112,6 +115,7 @@ struct Session {
     calls: Arc<Calls>,
     sizes: Arc<Sizes>,
     moments: Arc<Moments>,
+    reach: Arc<Reach>,
 }
 
 #[pymethods]
@@ -136,10 +140,10 @@ impl Session {
     }
 
     fn scan(&self, start: &[u8], end: &[u8], limit: usize, timeout_s: f64) -> PyResult<u64> {
-        let (client, sizes) = (self.client()?, self.sizes.clone());
+        let (client, sizes, reach) = (self.client()?, self.sizes.clone(), self.reach.clone());
         let (start, end) = (start.to_vec(), end.to_vec());
         Ok(self.calls.start(seconds(timeout_s)?, IfLeft::Stop, async move {
-            Ok(Outcome::Rows(reads::scan(&client, start, end, limit, &sizes).await?))
+            Ok(Outcome::Rows(scans::scan(&client, start, end, limit, &sizes, &reach).await?))
         }))
     }
 

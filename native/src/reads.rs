@@ -38,14 +38,14 @@ impl Sizes {
     }
 
     /// Larger rows count at once, smaller ones little by little.
-    fn learn(&self, rows: usize, bytes: usize) {
+    pub fn learn(&self, rows: usize, bytes: usize) {
         if let Some(seen) = bytes.checked_div(rows) {
             let guess = self.0.load(Ordering::Relaxed);
             self.0.store(seen.max(guess - guess / 8 + seen / 8).max(1), Ordering::Relaxed);
         }
     }
 
-    fn too_many(&self, rows: usize) {
+    pub fn too_many(&self, rows: usize) {
         self.0.fetch_max(2 * AIM_BYTES / rows.max(1), Ordering::Relaxed);
     }
 }
@@ -168,38 +168,6 @@ pub async fn read_aged(
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// The first rows of a range at one moment, in key order.
-pub async fn scan(
-    client: &TransactionClient,
-    mut start: Vec<u8>,
-    end: Vec<u8>,
-    limit: usize,
-    sizes: &Sizes,
-) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
-    let now = client.current_timestamp().await?;
-    let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    while rows.len() < limit {
-        let step = sizes.rows().min(limit - rows.len());
-        let mut snapshot = client.snapshot(now.clone(), waiting());
-        let pairs = match snapshot.scan(start.clone()..end.clone(), step as u32).await.map_err(Fault::from) {
-            Ok(pairs) => pairs.map(|pair| (pair.0.into(), pair.1)).collect::<Vec<(Vec<u8>, Vec<u8>)>>(),
-            Err(fault) if fault.remedy == Remedy::Halve && step > 1 => {
-                sizes.too_many(step);
-                continue;
-            }
-            Err(fault) => return Err(fault),
-        };
-        sizes.learn(pairs.len(), pairs.iter().map(|(key, value)| key.len() + value.len()).sum());
-        let ended = pairs.len() < step;
-        rows.extend(pairs);
-        match rows.last() {
-            Some((key, _)) if !ended => start = [key.as_slice(), &[0]].concat(),
-            _ => break,
-        }
-    }
-    Ok(rows)
 }
 
 /// Move the safe point of garbage collection to so long ago; whether that moved it forwards.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from oomstream.schemas.online_value import OnlineRow, encode_key
 from oomstream.stores.base import OnlineRead
 from oomstream.stores.settings import load_settings
 from oomstream.stores.tikv import process_exit, snapshots
@@ -120,6 +121,33 @@ def test_native_reads_cost_the_same(native_tikv: TikvServer, tikv_url: str, tikv
                     assert 0 <= found.age_us <= 10_000_000
                 asked = Counter(native_tikv.control.calls()) - before
                 assert asked == Counter({"KvBatchGet": 20}) + Counter({"Tso": timestamps})
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("tikv_driver", ["native"], indirect=True)
+def test_a_native_scan_asks_few_regions(native_tikv: TikvServer, tikv_url: str, tikv_driver: str) -> None:
+    """A page costs a few requests, however many regions lie behind it, also where its rows lie unevenly."""
+    near = [OnlineRow(encode_key(1, b"%06d" % number), rows(1)[0].value) for number in range(2_000)]
+    far = [OnlineRow(encode_key(1, bytes([64 + number])), rows(1)[0].value) for number in range(100)]
+    written, regions = near + far, 40
+
+    async def check() -> None:
+        async with TikvOnlineStore(tikv_url, load_settings()) as store:
+            await store.upsert_newer(written)
+            prefix = TikvAddress.parse(tikv_url).row_prefix
+            for row in written[:: len(written) // regions]:
+                native_tikv.control.split(prefix + row.key)
+            assert await store.scan(b"o", limit=3_000) == written
+
+            before = Counter(native_tikv.control.calls())
+            found: list[OnlineRow] = []
+            while page := await store.scan(b"o", after=found[-1].key if found else None, limit=100):
+                found += page
+            assert found == written
+            asked = Counter(native_tikv.control.calls()) - before
+            # All regions behind each page would be 471.
+            assert asked["KvScan"] < 8 * len(written) // 100 + regions
 
     asyncio.run(check())
 
