@@ -25,6 +25,7 @@ from oomstream.schemas.versions import Version
 from oomstream.stores.base import HistoryRow, Source
 from oomstream.stores.opening import open_stores
 from oomstream.stores.settings import Settings, load_settings
+from tests.services.native import halt
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 90.0
@@ -90,6 +91,10 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP; it stands still when this returns."""
+        halt(self._process.pid)
 
     def kill(self) -> Ended:
         """SIGKILL."""

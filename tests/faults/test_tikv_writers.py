@@ -20,6 +20,7 @@ from oomstream.stores.base import OnlineRead
 from oomstream.stores.settings import load_settings
 from oomstream.stores.tikv.store import TikvOnlineStore
 from tests.faults.tikv_rows import rows, store_of
+from tests.services.native import halt
 from tests.services.tikv import TikvServer
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ def test_writer_ends_in_the_middle_of_a_commit(
                 began_writing = time.monotonic()
                 go(process)
                 await asyncio.to_thread(fault.wait, AT_ONCE[writers])
-                os.kill(process.pid, end)
+                halt(process.pid, end)
                 native_tikv.control.clear_faults()
 
                 took, ages = [], []

@@ -188,7 +188,7 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(stage: Stage) -> None:
     frozen = WorkerProcess(stage.folder, batch_rows=300)
     frozen.until(lambda: history_count(stage.settings) >= 2_000)
     with holding_write(stage.settings):  # frozen within a transaction it would stop every writer (guarantees.md)
-        frozen.signal(signal.SIGSTOP)
+        frozen.freeze()
     before = history_count(stage.settings)
     second = WorkerProcess(stage.folder, batch_rows=300)
     second.until(lambda: history_count(stage.settings) >= before + 2_000)

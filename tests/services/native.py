@@ -62,6 +62,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def halt(pid: int, number: signal.Signals = signal.SIGSTOP) -> None:
+    """Freeze (SIGSTOP) or kill (SIGKILL) a child process, and wait until no thread of it does anything any more.
+
+    Threads go on for as long as they wait for a core to stop on: on a busy machine that is some time.
+    """
+    os.kill(pid, number)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 @functools.cache
 def _spawner() -> ThreadPoolExecutor:
     # The kernel's parent-death signal follows the thread that started the process, not the program: one thread, which
@@ -152,16 +161,16 @@ class NativeProcess:
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): its connections stay, and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        halt(self._running())
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        self._signal(signal.SIGCONT)
+        os.kill(self._running(), signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is None or self.pid is None:
+    def _running(self) -> int:
+        if (pid := self.pid) is None:
             raise RuntimeError(f"{self.name} does not run")
-        self._process.send_signal(number)
+        return pid
 
     def ended(self) -> str | None:
         """How it ended, or None while it runs."""

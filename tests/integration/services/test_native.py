@@ -24,14 +24,18 @@ _TIMEOUT_S = 10.0
 
 def _is_running(pid: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = _state(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in {"Z", "X"}
 
 
 def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return _state_in(Path(f"/proc/{pid}/stat"))
+
+
+def _state_in(stat: Path) -> str:
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -83,11 +87,30 @@ def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     assert pid is not None
     assert _is_running(pid)
     server.pause()
-    _until(lambda: _state(pid) == "T")
+    assert _state(pid) == "T"
     server.resume()
     server.terminate()
     _until(lambda: not _is_running(pid))
     assert server.ended() == f"it ended with code {-signal.SIGTERM}"
+
+
+def test_a_frozen_server_stands_still(tmp_path: Path) -> None:
+    """When a server has been frozen, none of its threads goes on, however busy they and the machine are."""
+    program = (
+        "import hashlib, threading\n"
+        "for _ in range(16): threading.Thread(target=lambda: hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)).start()\n"
+        "print('ready', flush=True)"
+    )
+    server = NativeProcess("busy", [sys.executable, "-c", program], tmp_path)
+    server.start()
+    _until(lambda: "ready" in server.log_tail())
+    try:
+        for _ in range(20):
+            server.pause()
+            assert {_state_in(stat) for stat in Path(f"/proc/{server.pid}/task").glob("*/stat")} == {"T"}
+            server.resume()
+    finally:
+        server.kill()
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
