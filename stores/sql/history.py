@@ -30,7 +30,7 @@ from oomstream.stores.sql.retention import SqlRetentionStore
 from oomstream.stores.sql.revision_store import SqlRevisionStore
 from oomstream.stores.sql.revisions import Revisions
 from oomstream.stores.sql.sources import Sources
-from oomstream.stores.sql.tables import HistoryTable, MetaTables
+from oomstream.stores.sql.tables import HistoryTable, MetaTables, make_missing
 from oomstream.stores.urls import StoreUrl
 
 _T = TypeVar("_T")
@@ -100,7 +100,7 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         await self._database.create()
 
         async def make(connection: AsyncConnection) -> str:
-            await connection.run_sync(self._tables.metadata.create_all)
+            await connection.run_sync(make_missing, self._tables.metadata)
             pairing_id = await self._meta(connection, _PAIRING)
             if pairing_id is None:
                 pairing_id = str(uuid.uuid4())

@@ -23,6 +23,7 @@ _CONFLICTS = {
     1020: "a row was changed by another transaction",
     1050: "the table was being made by another client",
     1060: "the column was being added by another client",
+    1061: "the index was being made by another client",
     1062: "another transaction stored the same row first",
     1213: "a deadlock with another transaction",
     8002: "a write conflict with another transaction",

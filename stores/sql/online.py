@@ -16,6 +16,7 @@ from oomstream.stores.crash_points import reach
 from oomstream.stores.settings import Settings
 from oomstream.stores.sql.database import Database
 from oomstream.stores.sql.dialects import Clock, InsertText, OnlineReader, dialect_of
+from oomstream.stores.sql.tables import make_missing
 from oomstream.stores.sql.text import quote_name
 from oomstream.stores.urls import StoreUrl
 
@@ -86,7 +87,8 @@ class SqlOnlineStore(OnlineStore):
     async def init(self) -> None:
         """Make the database and its tables."""
         await self._database.create()
-        await self._database.transact(lambda connection: connection.run_sync(self._meta.metadata.create_all), calls=5)
+        metadata = self._meta.metadata
+        await self._database.transact(lambda connection: connection.run_sync(make_missing, metadata), calls=5)
 
     async def pairing_id(self) -> str | None:
         """UUID of the history database that these rows belong to."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import Feature, FeatureGroup
@@ -124,6 +125,22 @@ class MetaTables:
 
     def _table(self, name: str, *parts: Any) -> sa.Table:
         return sa.Table(name, self.metadata, *parts)
+
+
+def make_missing(connection: sa.Connection, metadata: sa.MetaData) -> None:
+    """Make the tables that are not there, and their indexes, beside others who may be doing the same.
+
+    Whoever may not make tables can call it where nothing is missing.
+    """
+    inspector = sa.inspect(connection)
+    for table in metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            # IF NOT EXISTS: it may be there by now, and a conflict over each of a dozen would use up the attempts.
+            connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            # Asked for apart: where DDL commits by itself, somebody may have been ended between table and index.
+            if not inspector.has_index(table.name, str(index.name)):
+                connection.execute(CreateIndex(index))
 
 
 def _id(name: str = "id") -> sa.Column[int]:

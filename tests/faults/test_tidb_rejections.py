@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oomstream.schemas.errors import InvalidEvent, InvalidSetting, Reason, StoreUnavailable
@@ -239,7 +240,7 @@ def test_inits_at_once(server: SqlServer) -> None:
 
     async def check() -> None:
         url = f"{server.url}/at_once_{server.port}"
-        stores = [store_on(url, call_timeout="20s") for _ in range(3)]
+        stores = [store_on(url, call_timeout="20s", session_timeout="30s") for _ in range(6)]
         async with contextlib.AsyncExitStack() as stack:
             for store in stores:
                 await stack.enter_async_context(store)
@@ -249,6 +250,44 @@ def test_inits_at_once(server: SqlServer) -> None:
         asyncio.run(check())
     finally:
         run(server.port, f"DROP DATABASE IF EXISTS `at_once_{server.port}`")
+
+
+def test_init_beside_a_faster_one(server: SqlServer) -> None:
+    """Somebody who makes every table just before it is made is no conflict: a dozen would use up all attempts."""
+
+    async def check() -> None:
+        url = server.fresh_database()
+        made = []
+        async with store_on(url, call_timeout="20s", session_timeout="30s") as store:
+            assert store._database._engine is not None
+            with statements_on(server, url, autocommit=True) as rival:
+
+                @sa.event.listens_for(store._database._engine.sync_engine, "before_cursor_execute")
+                def be_faster(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+                    if statement.lstrip().startswith("CREATE TABLE"):
+                        with contextlib.suppress(pymysql.MySQLError):  # a second attempt at it
+                            rival.execute(statement)
+                        made.append(statement)
+
+                assert await store.init() == await store.pairing_id()
+        assert len(made) == len(store._tables.metadata.tables) > 6
+
+    asyncio.run(check())
+
+
+def test_init_completes_an_interrupted_one(server: SqlServer) -> None:
+    """An index whose table was made by an `init` that was ended just then is made by the next one."""
+
+    async def check() -> None:
+        url = server.fresh_database()
+        async with store_on(url, call_timeout="20s", session_timeout="30s") as store:
+            made = await store.init()
+            with statements_on(server, url, autocommit=True) as cursor:
+                cursor.execute("DROP INDEX ix_forgotten_number ON forgotten")
+                assert await store.init() == made
+                assert cursor.execute("SHOW INDEX FROM forgotten WHERE Key_name = 'ix_forgotten_number'") == 1
+
+    asyncio.run(check())
 
 
 def test_messages_hide_the_password_of_the_driver(server: SqlServer) -> None:
