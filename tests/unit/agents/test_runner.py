@@ -61,6 +61,8 @@ class Ingested:
         self.failure: BaseException | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.online = asyncio.Event()
+        self.online.set()
 
     async def start(self, first: int, last: int, *, begin: int) -> int:
         """Claim."""
@@ -68,7 +70,9 @@ class Ingested:
         return self.position
 
     async def advance(self, records: Sequence[Record]) -> None:
-        """Take a batch."""
+        """Take a batch; what came before it is online then."""
+        if self.offsets:
+            await self.online.wait()
         await self.gate.wait()
         if self.failure is not None:
             failure, self.failure = self.failure, None
@@ -80,7 +84,8 @@ class Ingested:
         self.counts.batches += 1
 
     async def settle(self) -> None:
-        """Nothing is behind."""
+        """Wait for the last batch."""
+        await self.online.wait()
 
     def passed(self, end: int) -> None:
         """There is nothing more before `end`."""
@@ -150,6 +155,26 @@ def test_batches_are_ingested_and_acknowledged_in_order(stage: Stage) -> None:
         assert stage.metrics.events == 16
         await runner.stop(5)
         assert stage.pipeline.flushes
+
+    play(scenario())
+
+
+def test_nothing_is_acknowledged_that_is_not_online(stage: Stage) -> None:
+    """A batch that is in history is acknowledged when its online rows are there, though a batch behind it waits too."""
+
+    async def scenario() -> None:
+        runner = await stage.started()
+        stage.pipeline.online.clear()
+        stage.offer(batch(0, 8))
+        await until(lambda: stage.pipeline.position == 8)
+        stage.offer(batch(8, 16))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (stage.acknowledged, runner.done, runner.idle_at) == ([], 0, None)
+        stage.pipeline.online.set()
+        await until(lambda: runner.idle_at == 16)
+        assert (stage.acknowledged, runner.done) == ([8, 16], 16)
+        await runner.stop(1)
 
     play(scenario())
 

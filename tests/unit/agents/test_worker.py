@@ -247,7 +247,7 @@ def test_a_programming_error_stops_the_worker(tmp_path: Path, broker: Broker, mo
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tests.unit.agents.harness.RecordingPipeline.ingest", broken)
+    monkeypatch.setattr("tests.unit.agents.harness.RecordingPipeline.advance", broken)
     produce(broker, "plane", numbered(1, 10))
     with pytest.raises(Fatal, match=r"plane\[0\]: unexpected ZeroDivisionError"):
         asyncio.run(RecordingWorker(written, settings, broker).run())
