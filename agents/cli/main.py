@@ -1,7 +1,7 @@
 """Entry point of the `oomstream` command: the verbs, the global options, and how errors end.
 
 Exit codes: 0 done, 1 the thing failed, 2 wrong use (also a wrong setting), 130 interrupted. An error is one sentence
-on standard error. Starting must be quick, so each verb imports what is heavy (faust, duckdb, pyarrow, SQLAlchemy)
+on standard error. Starting must be quick, so each verb imports what is heavy (faust, pyarrow, SQLAlchemy)
 when it runs.
 """
 
