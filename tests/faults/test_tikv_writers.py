@@ -257,8 +257,9 @@ def test_cancelled(native_tikv: TikvServer, namespace: str, call: str) -> None:
             await store.close()
             began = time.monotonic()
             keys = [row.key for row in rows(100)]
-            assert (await store.read_aged(keys)).age_us == 0
-            assert time.monotonic() - began < 1
+            # The second half of a commit may have a moment to go; locks that nobody takes away last 3 s.
+            while (await store.read_aged(keys)).age_us:
+                assert time.monotonic() - began < 1
             await store.upsert_newer(rows(100))
             assert await store.read(keys) == [row.value for row in rows(100)]
 
