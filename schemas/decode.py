@@ -95,18 +95,19 @@ class _Batch:
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
-        self.results: list[Event | Rejected | None] = [None] * len(records)
-        self.avro: dict[_AvroForm, tuple[list[int], list[bytes]]] = {}
+        self.results: list[Event | InvalidEvent | Rejected | None] = [None] * len(records)
         self.json: tuple[list[int], list[bytes]] = ([], [])
         self.ignored_fields = 0
         self.fingerprints: set[bytes] = set()
         self.fields: set[str] = set()
         self.schema_ids: set[int] = set()
 
+        self.waiting: dict[_AvroForm, tuple[list[int], list[bytes]]] = {}
+
     def wait(self, form: _AvroForm, at: int, body: bytes) -> None:
-        waiting = self.avro.get(form)
+        waiting = self.waiting.get(form)
         if waiting is None:
-            waiting = self.avro[form] = ([], [])
+            waiting = self.waiting[form] = ([], [])
         waiting[0].append(at)
         waiting[1].append(body)
 
@@ -116,8 +117,8 @@ class _Batch:
 
     def decoded(self) -> Decoded:
         return Decoded(
-            [each for each in self.results if type(each) is Event],
-            [each for each in self.results if type(each) is Rejected],
+            [each for each in self.results if each.__class__ is Event],
+            [each for each in self.results if each.__class__ is Rejected],
             self.ignored_fields,
             frozenset(self.fingerprints),
             frozenset(self.fields),
@@ -167,10 +168,15 @@ class Decoder:
             Every record, as an event or as rejected; nothing is raised for what a record holds.
         """
         batch = _Batch(records)
+        values = [record.value for record in records]
+        form = self._only_form(values)
+        if form is not None:
+            bodies: list[bytes] = [value[SINGLE_OBJECT_HEADER_BYTES:] for value in values if value is not None]
+            self._build_bodies(batch, form, range(len(bodies)), bodies)
+            return batch.decoded()
         known = self._by_header
         longest = self._max_bytes
-        for at, record in enumerate(records):
-            value = record.value
+        for at, (record, value) in enumerate(zip(records, values, strict=True)):
             # The common case by the shortest way: a schema that was met before.
             if value is not None and len(value) <= longest:
                 form = known.get(value[:SINGLE_OBJECT_HEADER_BYTES])
@@ -181,13 +187,20 @@ class Decoder:
                 self._sort(batch, at, record)
             except InvalidEvent as exc:
                 batch.reject(at, exc)
-        for form, (places, bodies) in batch.avro.items():
-            for chunk in _chunks(bodies, form.chunk_records):
-                self._build(batch, form, places[chunk], bodies[chunk])
+        for form, (waiting, bodies) in batch.waiting.items():
+            self._build_bodies(batch, form, waiting, bodies)
         places, texts = batch.json
         for chunk in _chunks(texts, _CHUNK_RECORDS):
             self._build_json(batch, places[chunk], texts[chunk])
         return batch.decoded()
+
+    def _only_form(self, values: Sequence[bytes | None]) -> _AvroForm | None:
+        """The form of all values, if they are of one schema that was met before, and none is too long."""
+        present = [value for value in values if value is not None]
+        if not present or len(present) < len(values) or max(map(len, present)) > self._max_bytes:
+            return None
+        headers = {value[:SINGLE_OBJECT_HEADER_BYTES] for value in present}
+        return self._by_header.get(headers.pop()) if len(headers) == 1 else None
 
     def _sort(self, batch: _Batch, at: int, record: Record) -> None:
         """Put a record with those that are decoded alike; a tombstone is decoded at once."""
@@ -246,6 +259,10 @@ class Decoder:
         except InvalidDefinition as exc:
             return InvalidEvent(Reason.UNSUPPORTED_SCHEMA, f"the writer's schema cannot be used: {exc}")
 
+    def _build_bodies(self, batch: _Batch, form: _AvroForm, places: Sequence[int], bodies: Sequence[bytes]) -> None:
+        for chunk in _chunks(bodies, form.chunk_records):
+            self._build(batch, form, places[chunk], bodies[chunk])
+
     def _build_json(self, batch: _Batch, places: Sequence[int], texts: Sequence[bytes]) -> None:
         good: list[int] = []
         objects: list[dict[str, Any]] = []
@@ -274,7 +291,7 @@ class Decoder:
         made = self._together(batch, form, places, items)
         if made is not None:
             for at, event in zip(places, made, strict=True):
-                if isinstance(event, InvalidEvent):
+                if event.__class__ is InvalidEvent:
                     batch.reject(at, event)
                 else:
                     batch.results[at] = event

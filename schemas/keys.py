@@ -35,8 +35,16 @@ def encode_entities(columns: Sequence[Sequence[Any]]) -> list[bytes]:
     Args:
         columns: One column of plain parts per key field, all of one length.
     """
-    parts = [list(map(_encode_part, column)) for column in columns]
+    parts = list(map(_encode_column, columns))
     return parts[0] if len(parts) == 1 else list(map(b"".join, zip(*parts, strict=True)))
+
+
+def _encode_column(column: Sequence[Any]) -> list[bytes]:
+    if column and type(column[0]) is str:  # a column is of one type
+        raw = list(map(str.encode, column))
+        if b"\0" not in b"".join(raw):
+            return [b"\x01%b\0\0" % each for each in raw]
+    return list(map(_encode_part, column))
 
 
 def _encode_part(part: Plain) -> bytes:

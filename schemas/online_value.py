@@ -13,12 +13,17 @@ Source:
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
+from oomstream.schemas.events import Event
 from oomstream.schemas.versions import SIGN, VERSION_BYTES, Version
 
 _KEY_HEAD = struct.Struct(">cIQ")
 _TAIL = struct.Struct(">q8sB")
+# All before the body, in one: the format byte, the packed version, the tail.
+_HEAD = struct.Struct(">BQBIQq8sB")
 # All that reading needs: the version's time, the fingerprint, the flags.
 _SERVED = struct.Struct(">xQ13x8x8sB")
 
@@ -53,6 +58,14 @@ class OnlineRow(NamedTuple):
 
     key: bytes
     value: bytes
+
+
+_AS_ROW: Callable[[tuple[bytes, bytes]], OnlineRow] = partial(tuple.__new__, OnlineRow)
+
+
+def online_rows(keys: Iterable[bytes], values: Iterable[bytes]) -> list[OnlineRow]:
+    """Many rows, without a call of a Python function for each."""
+    return list(map(_AS_ROW, zip(keys, values, strict=True)))
 
 
 class OnlineValue(NamedTuple):
@@ -106,6 +119,18 @@ def sync_id_of(key: bytes) -> int:
 def encode_value(version: bytes, ingest_time_us: int, fingerprint: bytes, deleted: bool, body: bytes) -> bytes:
     """Stored value; `version` is packed already, as the pipeline compares packed versions."""
     return _FORMAT_BYTE + version + _TAIL.pack(ingest_time_us, fingerprint, DELETED if deleted else 0) + body
+
+
+def encode_values(
+    events: Iterable[Event], kind: int, source_id: int, ingest_time_us: int, fingerprint: bytes
+) -> list[bytes]:
+    """Stored values of many events of one source: `encode_value`, with their versions packed in the same go."""
+    pack = _HEAD.pack
+    return [
+        pack(FORMAT, time_us + SIGN, kind, source_id, sequence, ingest_time_us, fingerprint, DELETED if deleted else 0)
+        + body
+        for sequence, _, _, time_us, deleted, _, body in events
+    ]
 
 
 def forgotten_value(time_us: int, fingerprint: bytes) -> bytes:

@@ -36,8 +36,7 @@ from oomstream.schemas.errors import (
     StoreUnavailable,
 )
 from oomstream.schemas.events import Event, Record, Rejected
-from oomstream.schemas.online_value import OnlineRow, encode_value, key_prefix
-from oomstream.schemas.versions import Version
+from oomstream.schemas.online_value import OnlineRow, encode_values, key_prefix, online_rows
 from oomstream.stores.base import DlqCounts, HistoryBatch, HistoryStore, OnlineStore, Source, SourceName
 from oomstream.stores.catalog_cache import CatalogCache
 from oomstream.stores.crash_points import reach
@@ -383,25 +382,14 @@ class SourceIngest:
         """One online row per entity of a batch: that of its greatest version."""
         newest: dict[bytes, Event] = {}
         for event in events:
-            kept = newest.get(event.entity)
+            entity = event.entity
             # Events come in order of sequence, so at equal event time the later one is the greater version.
-            if kept is None or event.event_time_us >= kept.event_time_us:
-                newest[event.entity] = event
+            if entity not in newest or event.event_time_us >= newest[entity].event_time_us:
+                newest[entity] = event
         group = registered.group
-        kind, source_id, prefix = self._name.kind, self._held.id, key_prefix(group.id)
-        return [
-            OnlineRow(
-                prefix + entity,
-                encode_value(
-                    Version(event.event_time_us, kind, source_id, event.sequence).pack(),
-                    ingest_time_us,
-                    group.fingerprint,
-                    event.deleted,
-                    event.body,
-                ),
-            )
-            for entity, event in newest.items()
-        ]
+        prefix = key_prefix(group.id)
+        values = encode_values(newest.values(), self._name.kind, self._held.id, ingest_time_us, group.fingerprint)
+        return online_rows(map(prefix.__add__, newest), values)
 
     async def _take_again(self) -> None:
         """After an outage whose outcome may be unknown: claim again, which waits for our lost transaction to end."""

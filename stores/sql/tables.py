@@ -8,6 +8,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -183,7 +184,7 @@ class HistoryTable:
         dialect: The engine.
         name: Name of the table.
         table: It, for expressions; columns in stored order (keys, ours, active features, retired features).
-        insert: INSERT as text for the driver, columns in the order of `row`; rows that are stored already stay.
+        insert: INSERT as text for the driver, columns in the order of `rows`; rows that are stored already stay.
         insert_new: The same for rows that are not stored; if one is, either it stays or the statement fails.
         filled: Default by name of the features whose default the engine cannot keep: null in a row that is no delete
             means that it was written before the feature was added, since such a feature is never nullable.
@@ -234,15 +235,15 @@ class HistoryTable:
 
     def row(self, event: Event, source_id: int, ingest_time_us: int) -> tuple[Plain, ...]:
         """Parameters of `insert`."""
-        return (
-            *event.key,
-            event.event_time_us,
-            source_id,
-            event.sequence,
-            ingest_time_us,
-            event.deleted,
-            *(self.no_values if event.deleted else event.values),
-        )
+        return self.rows((event,), source_id, ingest_time_us)[0]
+
+    def rows(self, events: Sequence[Event], source_id: int, ingest_time_us: int) -> list[tuple[Plain, ...]]:
+        """Parameters of `insert`, one row an event."""
+        no_values = self.no_values
+        return [
+            (*key, time_us, source_id, sequence, ingest_time_us, deleted, *(no_values if deleted else values))
+            for sequence, key, _, time_us, deleted, values, _ in events
+        ]
 
     @property
     def keys(self) -> list[sa.Column[Any]]:

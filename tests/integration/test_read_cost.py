@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +21,7 @@ from oomstream.query.online import OnlineResponse
 from oomstream.query.sync import FeatureStore
 from oomstream.stores.settings import Settings, load_settings
 from oomstream.stores.sql import sqlite_reads
+from tests.calls import calls_of
 
 ENTITIES = 120
 
@@ -62,23 +60,6 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def request(shape: Shape) -> tuple[list[str], list[dict[str, str]]]:
     """Features and entity rows of one read."""
     return [f"{group}.{name}" for group, name in shape.names], some_keys(random.Random(1), shape, ENTITIES)
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """How many Python and C functions are called in this thread."""
-    count = 0
-
-    def profile(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 @pytest.mark.parametrize("name", SHAPES)

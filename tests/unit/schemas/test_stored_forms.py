@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomstream.schemas.errors import InvalidEvent, InvalidKey
-from oomstream.schemas.events import Plain
+from oomstream.schemas.events import Event, Plain
 from oomstream.schemas.groups import KeyField
 from oomstream.schemas.keys import (
     check_part,
@@ -27,6 +27,7 @@ from oomstream.schemas.online_value import (
     decode_value,
     encode_key,
     encode_value,
+    encode_values,
     key_prefix,
     packed_version,
     value_to_serve,
@@ -231,3 +232,14 @@ def test_unknown_online_values_are_refused(value: bytes) -> None:
     """A value of another format, or cut off, is an error and never read as something else."""
     with pytest.raises(ValueError, match="unknown format"):
         decode_value(value)
+
+
+@given(st.lists(st.tuples(st.integers(-(1 << 62), 1 << 62), st.booleans(), st.binary(max_size=9)), max_size=5))
+def test_values_of_many_events(made: list[tuple[int, bool, bytes]]) -> None:
+    """Values of many events are, byte for byte, those that are made one by one."""
+    events = [Event(at, ("k",), b"k", time_us, gone, (), body) for at, (time_us, gone, body) in enumerate(made)]
+    versions = [Version(each.event_time_us, SourceKind.TOPIC, 7, each.sequence).pack() for each in events]
+    assert encode_values(events, SourceKind.TOPIC, 7, 99, b"12345678") == [
+        encode_value(version, 99, b"12345678", each.deleted, each.body)
+        for version, each in zip(versions, events, strict=True)
+    ]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from oomstream.schemas.groups import FeatureGroup
 from oomstream.stores.settings import load_settings
@@ -77,21 +76,24 @@ async def _statements_of(path: Path, use: _Use, monkeypatch: pytest.MonkeyPatch)
     return [sql for sql in traced if sql.lstrip().startswith(("SELECT", "WITH")) and "history_plane" in sql]
 
 
-def test_statements_of_a_batch(tmp_path: Path) -> None:
-    """A batch of any size is four statements and a commit: begin, fence, decided, rows."""
+def test_statements_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is begin, fence, decided, dozens of rows an INSERT, the last few rows one by one, and commit."""
     sent: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda statement: sent.append(statement.split()[0]))
+        return connection
 
     async def check() -> None:
         async with SqlHistoryStore(f"sqlite:///{tmp_path / 'h.db'}", load_settings()) as store:
             await store.init()
             [mine] = await register(store, group())
             source = await store.claim(topic())
-            sa.event.listen(sa.Engine, "before_cursor_execute", record)
+            sent.clear()
             await append(store, source, mine, *(event(at) for at in range(1_000)))
-            sa.event.remove(sa.Engine, "before_cursor_execute", record)
 
-    def record(_c: Any, _u: Any, statement: str, *_: Any) -> None:
-        sent.append(statement.split()[0])
-
+    monkeypatch.setattr(sqlite3, "connect", traced)
     asyncio.run(check())
-    assert sent == ["BEGIN", "UPDATE", "SELECT", "INSERT"]
+    assert sent == ["BEGIN", "UPDATE", "SELECT", *["INSERT"] * (31 + 8), "COMMIT"]
