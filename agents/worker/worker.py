@@ -25,7 +25,6 @@ from oomstream.stores.settings import Settings
 from oomstream.streams.broker import Broker, need_broker
 from oomstream.streams.dlq_topic import KafkaDeadLetterSink
 from oomstream.streams.ingest import SourceIngest
-from oomstream.streams.registry import RegistrySchemas
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,11 @@ class Worker:
         timeout_s = settings.call_timeout_us / 1e6
         sink = KafkaDeadLetterSink(broker, timeout_s=timeout_s)
         url = settings.schema_registry_url
-        registry = RegistrySchemas(url, timeout_s=timeout_s) if url else None
+        registry = None
+        if url:
+            from oomstream.streams.registry import RegistrySchemas  # its HTTP client is a sixth of a worker's start
+
+            registry = RegistrySchemas(url, timeout_s=timeout_s)
 
         def make(name: SourceName) -> Pipeline:
             return SourceIngest(

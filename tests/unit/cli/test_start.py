@@ -48,6 +48,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert (result.returncode, result.stderr) == (0, "[]\n")
 
 
+def test_a_worker_loads_no_client_of_registries() -> None:
+    """A worker without a Schema Registry does not load its client, which is a sixth of what a worker loads."""
+    script = "import sys, oomstream.agents.worker.runner; print('confluent_kafka.schema_registry' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout == "False\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_has_an_example_and_fits_80_columns(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
