@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # What cargo builds is kept for all checkouts, beside the servers of the tests.
 CARGO_ENV := CARGO_TARGET_DIR="$${XDG_CACHE_HOME:-$$HOME/.cache}/oomstream/cargo"
 ARGS ?=
+PROCESSES ?= 1
 SERVERS ?=
 KILLS ?= 50
 WORKERS ?= 3
@@ -25,8 +26,9 @@ install: .venv/.install .venv/.native  ## Make .venv with everything for develop
 demo: $(if $(SERVERS),.venv/.install,.venv/.demo)  ## Run the demo: a year of flights; SERVERS=1: on Kafka, TiDB and TiKV
 	@$(if $(SERVERS),$(BIN)/python -m tests.services run) $(BIN)/oomstream demo $(ARGS)
 
-test: .venv/.install  ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+# worksteal keeps tests of a file together until one process has nothing left to do.
+test: .venv/.install  ## Run all tests; PROCESSES=2: side by side, each process with servers of its own
+	$(BIN)/python -m pytest $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) $(ARGS)
 
 test-go: .venv/.install  ## Check and test the TiKV-protocol server of the tests (needs Go)
 	cd tests/services/tikv && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...

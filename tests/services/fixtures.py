@@ -1,8 +1,8 @@
 """pytest's fixtures for the real servers: ``pytest_plugins = ["tests.services.fixtures"]`` in tests/conftest.py.
 
-Each kind of server is started once a session, when the first test asks for it. A test may freeze, kill or split it and
-switch its proxies: afterwards it is healed. A server that this machine cannot start skips its tests with the command
-that would change that; in CI (the variable CI is set) that is a failure.
+Each kind of server is started once a session, when the first test asks for it; of processes side by side, each has its
+own. A test may freeze, kill or split it and switch its proxies: afterwards it is healed. A server that this machine
+cannot start skips its tests with the command that would change that; in CI (the variable CI is set) that is a failure.
 """
 
 from __future__ import annotations
