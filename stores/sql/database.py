@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from oomstream.schemas.errors import InvalidEvent, InvalidSetting, StoreUnavailable
 from oomstream.stores.sql.dialects import Conflict, Dialect
+from oomstream.stores.sql.group_commit import GroupCommit
 from oomstream.stores.urls import StoreUrl
 
 _T = TypeVar("_T")
@@ -26,7 +27,8 @@ class Database:
     """Transactions on one database, from one event loop.
 
     Where the engine lets only one transaction write at a time (SQLite), those of one `Database` queue on a lock of
-    ours instead of waiting for the file; other processes are waited for by the engine's busy timeout.
+    ours instead of waiting for the file, and those that may share one do (`GroupCommit`); other processes are waited
+    for by the engine's busy timeout.
 
     Attributes:
         url: Where it is.
@@ -42,6 +44,7 @@ class Database:
         self.call_timeout_s = call_timeout_s
         self._engine: AsyncEngine | None = None
         self._writing: asyncio.Lock | None = None
+        self._sharing: GroupCommit | None = None
 
     async def open(self) -> None:
         """Make the engine and, if the database is there, connect once.
@@ -51,7 +54,9 @@ class Database:
         """
         if self._engine is None:
             self._engine = self.dialect.engine(self.url, self.call_timeout_s)
-            self._writing = asyncio.Lock() if self.dialect.one_writer else None
+            if self.dialect.one_writer:
+                self._writing = asyncio.Lock()
+                self._sharing = GroupCommit(lambda: self._begun(self.dialect.begin_write), self._writing, self.where)
             try:
                 if await self.exists():
                     async with self.read():
@@ -76,7 +81,14 @@ class Database:
         async with self._guarded(self.call_timeout_s):
             return await self.dialect.exists(self.url)
 
-    async def transact(self, work: Callable[[AsyncConnection], Awaitable[_T]], *, calls: int = 1) -> _T:
+    async def transact(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[_T]],
+        *,
+        calls: int = 1,
+        shared: bool = False,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> _T:
         """Run `work` in a transaction that writes, and commit.
 
         A transaction that loses against another one (a deadlock, the same new row) is done again from its beginning,
@@ -85,11 +97,18 @@ class Database:
         Args:
             work: What to do; may be called again after a rollback.
             calls: As how many calls it counts: its deadline is so many times that of one.
+            shared: Whether it may be one transaction with others that wait for the same file.
+            before_commit: Called last of all; what it raises undoes the work.
         """
         for attempt in range(_ATTEMPTS):
             try:
+                if shared and self._sharing is not None:
+                    async with self._guarded(calls * self.call_timeout_s):
+                        return await self._sharing.run(work, before_commit)
                 async with self.write(calls=calls) as connection:
-                    return await work(connection)
+                    result = await work(connection)
+                    before_commit()
+                return result
             except Conflict:
                 if attempt == _ATTEMPTS - 1:
                     raise

@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +24,7 @@ from oomstream.schemas.errors import StoreUnavailable
 MOST = 16
 """So many writers share a transaction at most: what it may hold is bounded, and how long it takes."""
 
-Work = Callable[[AsyncConnection], Awaitable[Any]]
+_T = TypeVar("_T")
 
 
 class _Writer:
@@ -40,7 +40,7 @@ class _Writer:
 
     __slots__ = ("before_commit", "done", "error", "result", "work")
 
-    def __init__(self, work: Work, before_commit: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[AsyncConnection], Awaitable[Any]], before_commit: Callable[[], None]) -> None:
         self.work = work
         self.before_commit = before_commit
         self.done = False
@@ -70,7 +70,7 @@ class GroupCommit:
         self._where = where
         self._waiting: deque[_Writer] = deque()
 
-    async def run(self, work: Work, before_commit: Callable[[], None]) -> Any:
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[_T]], before_commit: Callable[[], None]) -> _T:
         """Do something in a transaction, perhaps together with others.
 
         Args:
@@ -94,7 +94,8 @@ class GroupCommit:
                 self._waiting.remove(mine)
         if mine.error is not None:
             raise mine.error
-        return mine.result
+        result: _T = mine.result
+        return result
 
     async def _lead(self) -> None:
         """Take the first of those who wait; the lock comes to writers in order, so one of them is who calls."""

@@ -164,7 +164,9 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
 
     async def claim(self, name: SourceName, *, start: int = 0) -> Source:
         """Raise the source's fence by one."""
-        return await self._database.transact(lambda connection: self._sources.claim(connection, name, start))
+        return await self._database.transact(
+            lambda connection: self._sources.claim(connection, name, start), shared=True
+        )
 
     async def lease_push_source(self, lease_s: float) -> Source:
         """Claim a free push source or make one."""
@@ -197,12 +199,10 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             # Behind the position there are no rows, and so none is stored already. Where that is not so (a database
             # that was restored in parts), the transaction conflicts, and those rows stay as they are the second time.
             chosen, insert = insert, table.insert
-            began = self._monotonic()
             decided, ingest_time_us = await self._sources.move(connection, source, batch)
             if batch.lost and decided < batch.next_sequence:
                 await self._sources.record_lost(connection, source, decided, batch.next_sequence, ingest_time_us)
             await self._insert(connection, chosen, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
-            self._check_age(began)
             return ingest_time_us
 
         return await self._commit(write)
@@ -224,7 +224,6 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         table = self._table(group)
 
         async def write(connection: AsyncConnection) -> Replayed:
-            began = self._monotonic()
             position = await self._sources.hold(connection, source_id, group)
             sequences = {event.sequence for event in events}
             stored = await stored_sequences(connection, table, source_id, sequences)
@@ -233,7 +232,6 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
                 ingest_time_us = await self._sources.raise_ingest_time(connection, source_id)
                 await self._insert(connection, table.insert, _new_rows(table, new, 0, source_id, ingest_time_us))
             rows = await rows_at(connection, table, source_id, sequences)
-            self._check_age(began)
             return Replayed(rows, frozenset(event.sequence for event in new))
 
         return await self._commit(write)
@@ -249,9 +247,16 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         reach("before_history_commit")
 
     async def _commit(self, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        """A transaction that writes rows of history."""
+        """A transaction that writes rows of history, perhaps together with others of this process."""
+        began = 0.0
+
+        async def timed(connection: AsyncConnection) -> _T:
+            nonlocal began
+            began = self._monotonic()
+            return await write(connection)
+
         try:
-            result = await self._database.transact(write)
+            result = await self._database.transact(timed, shared=True, before_commit=lambda: self._check_age(began))
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"
@@ -261,7 +266,9 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
 
     async def mark_online(self, source: Source, online_sequence: int) -> None:
         """Store how far online rows are written."""
-        await self._database.transact(lambda connection: self._sources.mark_online(connection, source, online_sequence))
+        await self._database.transact(
+            lambda connection: self._sources.mark_online(connection, source, online_sequence), shared=True
+        )
 
     async def rows_of_source(
         self, group: FeatureGroup, source_id: int, start: int, end: int, *, limit: int = 10_000
@@ -313,9 +320,10 @@ def _new_rows(
     table: HistoryTable, events: Sequence[Event], decided: int, source_id: int, ingest_time_us: int
 ) -> list[tuple[Plain, ...]]:
     """Rows of the events whose sequence is not decided yet; the same sequence a second time is left out."""
-    rows: list[tuple[Plain, ...]] = []
+    new: list[Event] = []
     for event in events:
-        if event.sequence >= decided:
-            rows.append(table.row(event, source_id, ingest_time_us))
-            decided = event.sequence + 1
-    return rows
+        sequence = event[0]
+        if sequence >= decided:
+            new.append(event)
+            decided = sequence + 1
+    return table.rows(new, source_id, ingest_time_us)

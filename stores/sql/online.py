@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oomstream.schemas.errors import InvalidSetting, StoreUnavailable
-from oomstream.schemas.online_value import OnlineRow, packed_version
+from oomstream.schemas.online_value import VERSION_END, VERSION_START, OnlineRow, packed_version
 from oomstream.schemas.versions import VERSION_BYTES
 from oomstream.stores.base import OnlineChange, OnlineStore
 from oomstream.stores.crash_points import reach
@@ -114,7 +114,7 @@ class SqlOnlineStore(OnlineStore):
         """One transaction; rows in key order, so that the tree is walked once and writers meet in one order."""
         if not rows:
             return 0
-        parameters = [(row.key, packed_version(row.value), row.value) for row in sorted(rows)]
+        parameters = [(key, value[VERSION_START:VERSION_END], value) for key, value in sorted(rows)]
         statement = self._upsert[">=" if or_equal else ">"]
 
         async def write(connection: AsyncConnection) -> int:
@@ -122,7 +122,7 @@ class SqlOnlineStore(OnlineStore):
             reach("in_online_batch")
             return written
 
-        return await self._database.transact(write)
+        return await self._database.transact(write, shared=True)
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment; few keys are read without leaving the event loop."""
