@@ -42,6 +42,7 @@ EVENTS_ON_FEATURES = 20_000
 """As many of 200 features as it keeps of eight partitions."""
 ROWS_UNDER_FEATURES = 200_000
 ENTITIES_ON_PARTITIONS = 10_000
+ROUNDS = 3
 QUICK_SHARE = 1_000
 DEADLINE_S = 600
 
@@ -55,7 +56,6 @@ class Work(NamedTuple):
         labels: Labels of a training set.
         features: Features of the group.
         partitions: Partitions of its topic.
-        full: Whether every partition holds as many events as are ingested in all.
     """
 
     rows: int
@@ -63,7 +63,6 @@ class Work(NamedTuple):
     labels: int = LABELS
     features: int = 5
     partitions: int = 8
-    full: bool = False
 
     def share(self) -> Work:
         """A thousandth of it."""
@@ -76,8 +75,7 @@ def series() -> Iterator[list[tuple[Size, Work]]]:
     """Every series: its sizes, the smallest first, and the work at each."""
     yield [(Size("rows", count), Work(count, EVENTS_ON_ROWS)) for count in ROWS]
     on_partitions = Work(0, EVENTS_ON_PARTITIONS)
-    for name, full in (("partitions", False), ("full partitions", True)):
-        yield [(Size(name, count), on_partitions._replace(partitions=count, full=full)) for count in PARTITIONS]
+    yield [(Size("partitions", count), on_partitions._replace(partitions=count)) for count in PARTITIONS]
     on_features = Work(ROWS_UNDER_FEATURES, EVENTS_ON_FEATURES)
     yield [(Size("features", count), on_features._replace(features=count)) for count in FEATURES]
 
@@ -90,7 +88,7 @@ def run(options: Options) -> Iterator[Figure]:
     for sizes in series():
         # A quick run does a thousandth of the work, at both ends of the series.
         chosen = [(size, work.share()) for size, work in (sizes[0], sizes[-1])] if options.quick else sizes
-        yield from _measure(chosen, options.pairs)
+        yield from _measure(chosen, min(options.pairs, ROUNDS))
 
 
 def _measure(sizes: Sequence[tuple[Size, Work]], rounds: int) -> Iterator[Figure]:
@@ -169,16 +167,24 @@ class Place:
                 of.TRAINING_CPU: training.cpu_s,
                 of.TRAINING_MEMORY: training.peak_kib / 1024,
             }
+        else:
+            # Not what it takes: batches of all partitions are under way when the first are done.
+            seen[of.FULL_WORKER_MEMORY] = self._ingest(at, full=True)[1] / 1024
         for measure, value in seen.items():
             found.setdefault((measure, self._size), []).append(value)
         told = ", ".join(f"{value:,.4g} {measure.unit}" for measure, value in seen.items())
         print(f"  {self._size}, round {at + 1}: {told}", flush=True)
 
-    def _ingest(self, at: int) -> tuple[Spent, int]:
-        """Have a worker process ingest this round's events; what it spent, and its peak memory in KiB."""
+    def _ingest(self, at: int, *, full: bool = False) -> tuple[Spent, int]:
+        """Have a worker process ingest this round's events; what it spent, and its peak memory in KiB.
+
+        Args:
+            at: The round.
+            full: Whether every partition holds so many events; as many as in all are ingested.
+        """
         events = wide_planes.new_events(self._registered, self._entities, self._work.events, seed=at)
         with tempfile.TemporaryDirectory(dir=self._folder) as empty, EmbeddedBroker() as broker:
-            times = self._work.partitions if self._work.full else 1
+            times = self._work.partitions if full else 1
             wide_planes.produce(broker.broker, self._registered.group, events, times=times)
             stores = self._folder
             if not self._work.rows:  # each round on stores of its own

@@ -14,7 +14,7 @@ from benchmarks.table import number
 
 BENCHMARK = "growth"
 PAGE = ROOT / "docs" / "performance.md"
-_BEGIN, _END = "<!-- growth: written by make bench -->\n", "<!-- end of growth -->\n"
+BEGIN, END = "<!-- growth: written by make bench -->\n", "<!-- end of growth -->\n"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,18 +50,28 @@ class Measure(NamedTuple):
 INGEST = Measure("ingest", "events/s", "more")
 INGEST_CPU = Measure("ingest, processor", "µs/event")
 WORKER_MEMORY = Measure("worker, peak memory", "MiB")
+FULL_WORKER_MEMORY = Measure("worker, peak memory, every partition full", "MiB")
 READ_P50 = Measure("online read of 100 keys", "ms p50")
 READ_P99 = Measure("online read of 100 keys", "ms p99")
 TRAINING = Measure("training set", "s")
 TRAINING_CPU = Measure("training set, processor", "s")
 TRAINING_MEMORY = Measure("training set, peak memory", "MiB")
 
-MEASURES = (INGEST, INGEST_CPU, WORKER_MEMORY, READ_P50, READ_P99, TRAINING, TRAINING_CPU, TRAINING_MEMORY)
+MEASURES = (
+    INGEST,
+    INGEST_CPU,
+    WORKER_MEMORY,
+    FULL_WORKER_MEMORY,
+    READ_P50,
+    READ_P99,
+    TRAINING,
+    TRAINING_CPU,
+    TRAINING_MEMORY,
+)
 
 SERIES: Mapping[str, str] = {
     "rows": "Rows of history",
-    "partitions": "Partitions, the same events",
-    "full partitions": "Partitions, all of them full",
+    "partitions": "Partitions of the same events",
     "features": "Features of a row",
 }
 """Every series, and its title."""
@@ -158,7 +168,9 @@ def _cell(grown: Grown) -> str:
 def write_tables(figures: Sequence[Figure], path: Path = PAGE) -> Path:
     """Put the tables into their place in the page, where there is a figure of growth; gives the file."""
     if text := tables(figures):
-        before, _, rest = path.read_text().partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+        before, begin, rest = path.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise ValueError(f"{path} has no place for the tables of growth, which stand between two comments")
+        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
     return path

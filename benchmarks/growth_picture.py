@@ -30,6 +30,7 @@ _LINES: Mapping[Measure, _Line] = {
     of.INGEST: _Line("ingest: time an event", _STREAM, "-", "o"),
     of.INGEST_CPU: _Line("ingest: processor time an event", _STREAM, "--", "s"),
     of.WORKER_MEMORY: _Line("worker: peak memory", _STREAM, ":", "^"),
+    of.FULL_WORKER_MEMORY: _Line("worker: peak memory, partitions full", _STREAM, ":", "D"),
     of.READ_P50: _Line("online read: p50", _READ, "-", "o"),
     of.READ_P99: _Line("online read: p99", _READ, "--", "s"),
     of.TRAINING: _Line("training set: time", _JOIN, "-", "o"),
@@ -49,11 +50,9 @@ def draw(figures: Sequence[Figure], path: Path = PICTURE) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    fig, places = plt.subplots(rows, columns, figsize=(9, 3.2 * rows + 0.9), squeeze=False, layout="constrained")
+    fig, places = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained")
     for axes in places.flat[len(shown) :]:
-        axes.set_visible(False)
+        axes.set_axis_off()
     for axes, (series, measures) in zip(places.flat, shown.items(), strict=False):
         _draw_panel(axes, series, measures)
     handles = {
@@ -62,9 +61,7 @@ def draw(figures: Sequence[Figure], path: Path = PICTURE) -> Path:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }  # fmt: skip
     labels = [each.label for each in _LINES.values() if each.label in handles]
-    fig.legend(
-        [handles[each] for each in labels], labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
+    places.flat[-1].legend([handles[each] for each in labels], labels, loc="center", fontsize=8, frameon=False)
     fig.supylabel("times the cost at the smallest size  (point: median, line: spread)", fontsize=8)
     fig.savefig(path, dpi=140, metadata={"Software": None})
     plt.close(fig)

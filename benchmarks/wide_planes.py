@@ -120,10 +120,10 @@ async def _claim(settings: Settings, entities: int) -> list[Past]:
 def _fill_history(path: Path, group: FeatureGroup, pasts: list[Past]) -> None:
     columns = ["tail", "_event_time", "_source", "_sequence", "_ingest_time", "_deleted"]
     columns += [each.name for each in group.features]
-    values = ", ".join(_expression(at) for at in range(len(group.features)))
+    expressions = ", ".join(_expression(at) for at in range(len(group.features)))
     insert = (
         f"INSERT INTO history_{GROUP} ({', '.join(columns)}) "
-        f"SELECT tail, :time, :source, :sequence + e - :start, {_END_US}, 0, {values} "
+        f"SELECT tail, :time, :source, :sequence + e - :start, {_END_US}, 0, {expressions} "
         f"FROM (SELECT e, tail, (e * {ROWS_PER_ENTITY} + :step) % {_VALUES} AS n FROM temp.entity "
         "WHERE e >= :start AND e < :end)"
     )
@@ -176,7 +176,8 @@ def _value(number: int, at: int) -> int | float | str | None:
     return value
 
 
-def _values(number: int, features: int) -> list[int | float | str | None]:
+def values(number: int, features: int) -> list[int | float | str | None]:
+    """Every feature of a row, by the row's number: its entity's, times `ROWS_PER_ENTITY`, and its place in time."""
     return [_value(number % _VALUES, at) for at in range(features)]
 
 
@@ -196,7 +197,7 @@ def _online_rows(registered: RegisteredGroup, pasts: list[Past]) -> Iterator[Onl
         for past in pasts:
             for entity in range(past.start + first, past.end, _ONLINE_PASSES):
                 key = (tail(entity),)
-                body = codec.encode(key, time_us, _values(entity * ROWS_PER_ENTITY + step, len(group.features)))
+                body = codec.encode(key, time_us, values(entity * ROWS_PER_ENTITY + step, len(group.features)))
                 version = Version(time_us, SourceKind.TOPIC, past.source_id, past.sequence(entity, step)).pack()
                 value = encode_value(version, _END_US, group.fingerprint, deleted=False, body=body)
                 yield OnlineRow(encode_key(group.id, encode_entity(key)), value)
@@ -215,7 +216,7 @@ def new_events(registered: RegisteredGroup, entities: int, events: int, seed: in
     made = []
     for at in range(events):
         key, time_us = tail(chance.randrange(entities)), _END_US + (seed * events + at) * 1_000
-        body = codec.encode((key,), time_us, _values(at, len(group.features)))
+        body = codec.encode((key,), time_us, values(at, len(group.features)))
         made.append((key, frame(group.fingerprint, body)))
     return made
 
