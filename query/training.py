@@ -239,6 +239,7 @@ async def _scan_into(
             if joining is not None:
                 await joining
             joining = asyncio.create_task(asyncio.to_thread(join.feed, rows))
+            del rows  # a table is large, and the next one is read meanwhile
         if joining is not None:
             await joining
     finally:

@@ -265,6 +265,7 @@ class _MysqlCut(Cut):
         async with aclosing(pages):
             async for page in pages:
                 yield _completed(page, table, features)
+                del page
 
     def _walker(self, group: FeatureGroup, features: Sequence[str], batch_rows: int) -> Walker:
         # The primary key: the key columns come first, then event time, source and sequence.

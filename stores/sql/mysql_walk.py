@@ -7,6 +7,8 @@ the first page of the next part is read while that of this one is being read, jo
 Source and sequence, a third of a narrow row, say which of several rows of an entity and event time is the newest. Who
 wants them for nothing else reads pages without them, by entity and event time, until a page holds two such rows: that
 page and all further ones are then read with them.
+
+Pages are large: whoever passes one on forgets it (`del`) before the next one is awaited.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ class Walker:
         async with aclosing(self._walk(statements)) as pages:
             async for page in pages:
                 yield page.rows
+                del page
 
     async def _walk(self, statements: Walk, page: Page | None = None) -> AsyncGenerator[Page, None]:
         """Pages that hold rows; the first one may have been read already."""
@@ -104,7 +107,9 @@ class Walker:
             yield page
             if page.is_last:
                 break
-            page = await self._read(statements, page.end)
+            after = page.end
+            del page
+            page = await self._read(statements, after)
 
     async def _read(self, walk: Walk, after: Key | None) -> Page:
         """The next page: the bare one for as long as none of its rows needs more to be told from the next."""
@@ -137,7 +142,9 @@ class Walker:
                 rows += page.rows.num_rows
                 after = page.end
                 if rows >= _ROWS_TO_LEARN_FROM and not page.is_last:
+                    del page
                     break
+                del page
             else:
                 return
         bounds = self._bounds(splits, after, rows)
@@ -145,6 +152,7 @@ class Walker:
         async with aclosing(self._ahead([statements(part) for part in parts], after)) as pages:
             async for rows_of_page in pages:
                 yield rows_of_page
+                del rows_of_page
 
     def _bounds(self, splits: Sequence[Plain], after: Key, rows: int) -> Sequence[Plain]:
         """Those of the splits between which there is about a page, given how far so many rows have led."""
@@ -168,12 +176,13 @@ class Walker:
         try:
             read_ahead()
             while reading:
-                page = await reading[0][1]
-                walk, _ = reading.popleft()
+                pages = self._walk(reading[0][0], await reading[0][1])
+                reading.popleft()
                 read_ahead()
-                async with aclosing(self._walk(walk, page)) as pages:
-                    async for each in pages:
-                        yield each.rows
+                async with aclosing(pages):
+                    async for page in pages:
+                        yield page.rows
+                        del page
         finally:
             for _, task in reading:
                 task.cancel()
