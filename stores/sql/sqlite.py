@@ -202,7 +202,7 @@ class SqliteDialect(Dialect):
         return await _in_thread(connection, work)
 
     async def insert(self, connection: AsyncConnection, statement: InsertText, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Dozens of rows a statement: sqlite3 gives the GIL back and waits for it again with each, which costs as much.
+        """Dozens of rows a statement: with each one sqlite3 gives the GIL back and waits for it again.
 
         OR FAIL spares SQLite the journal that would undo a statement which fails half-way: we undo the transaction.
         """
