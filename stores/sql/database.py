@@ -87,6 +87,7 @@ class Database:
         *,
         calls: int = 1,
         shared: bool = False,
+        values: int = 0,
         before_commit: Callable[[], None] = lambda: None,
     ) -> _T:
         """Run `work` in a transaction that writes, and commit.
@@ -98,13 +99,14 @@ class Database:
             work: What to do; may be called again after a rollback.
             calls: As how many calls it counts: its deadline is so many times that of one.
             shared: Whether it may be one transaction with others that wait for the same file.
+            values: How many values it writes, about: many share with nobody.
             before_commit: Called last of all; what it raises undoes the work.
         """
         for attempt in range(_ATTEMPTS):
             try:
                 if shared and self._sharing is not None:
                     async with self._guarded(calls * self.call_timeout_s):
-                        return await self._sharing.run(work, before_commit)
+                        return await self._sharing.run(work, before_commit, values)
                 async with self.write(calls=calls) as connection:
                     result = await work(connection)
                     before_commit()

@@ -22,7 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from oomstream.schemas.errors import StoreUnavailable
 
 MOST = 16
-"""So many writers share a transaction at most: what it may hold is bounded, and how long it takes."""
+"""So many writers share a transaction at most."""
+
+MOST_VALUES = 100_000
+"""So many values, about, are in a shared transaction at most, and a larger batch shares with nobody: where a deadline
+passes all of it is lost, so it must not take longer than large batches do."""
 
 _T = TypeVar("_T")
 
@@ -33,15 +37,19 @@ class _Writer:
     Attributes:
         work: What to do; may be called again after a rollback.
         before_commit: Called when all work of the transaction is done; what it raises undoes it.
+        values: How many values it writes, about.
         done: Whether it is known how it ended.
         result: What the work gave.
         error: What it raised.
     """
 
-    __slots__ = ("before_commit", "done", "error", "result", "work")
+    __slots__ = ("before_commit", "done", "error", "result", "values", "work")
 
-    def __init__(self, work: Callable[[AsyncConnection], Awaitable[Any]], before_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Callable[[AsyncConnection], Awaitable[Any]], before_commit: Callable[[], None], values: int
+    ) -> None:
         self.work = work
+        self.values = values
         self.before_commit = before_commit
         self.done = False
         self.result: Any = None
@@ -70,12 +78,15 @@ class GroupCommit:
         self._where = where
         self._waiting: deque[_Writer] = deque()
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[_T]], before_commit: Callable[[], None]) -> _T:
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[_T]], before_commit: Callable[[], None], values: int = 0
+    ) -> _T:
         """Do something in a transaction, perhaps together with others.
 
         Args:
             work: What to do; may be called again after a rollback.
             before_commit: Called when all work of the transaction is done; what it raises undoes it.
+            values: How many values it writes, about.
 
         Returns:
             What `work` gave.
@@ -83,7 +94,7 @@ class GroupCommit:
         Raises:
             StoreUnavailable: The one who led the transaction was cancelled; whether it was committed is not known.
         """
-        mine = _Writer(work, before_commit)
+        mine = _Writer(work, before_commit, values)
         self._waiting.append(mine)
         try:
             async with self._writing:
@@ -99,7 +110,10 @@ class GroupCommit:
 
     async def _lead(self) -> None:
         """Take the first of those who wait; the lock comes to writers in order, so one of them is who calls."""
-        taken = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        taken = [self._waiting.popleft()]
+        values = taken[0].values
+        while self._waiting and len(taken) < MOST and (values := values + self._waiting[0].values) <= MOST_VALUES:
+            taken.append(self._waiting.popleft())
         try:
             if not await self._commit(taken):
                 for each in taken:

@@ -73,6 +73,7 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         call_timeout_s = min(settings.call_timeout_us / 1e6, TRANSACTION_LIMIT_S)
         self._monotonic = monotonic
         self._dialect = dialect_of(parsed, settings, clock)
+        self.one_writer = self._dialect.one_writer
         self.transaction_limit_s = TRANSACTION_LIMIT_S + self._dialect.commit_slack_s
         self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=call_timeout_s)
         self._tables = MetaTables(self._dialect)
@@ -205,7 +206,7 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             await self._insert(connection, chosen, _new_rows(table, batch.events, decided, source.id, ingest_time_us))
             return ingest_time_us
 
-        return await self._commit(write)
+        return await self._commit(write, len(batch.events) * len(table.table.c))
 
     async def lost_records(self) -> list[LostRecords]:
         """What was skipped unread, by source and start."""
@@ -234,7 +235,7 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             rows = await rows_at(connection, table, source_id, sequences)
             return Replayed(rows, frozenset(event.sequence for event in new))
 
-        return await self._commit(write)
+        return await self._commit(write, len(events) * len(table.table.c))
 
     async def _insert(self, connection: AsyncConnection, insert: InsertText, rows: list[tuple[Plain, ...]]) -> None:
         if rows:
@@ -246,7 +247,7 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             raise StoreUnavailable(f"{self._database.where}: a transaction took {lasted:.1f} s; rolled back")
         reach("before_history_commit")
 
-    async def _commit(self, write: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    async def _commit(self, write: Callable[[AsyncConnection], Awaitable[_T]], values: int) -> _T:
         """A transaction that writes rows of history, perhaps together with others of this process."""
         began = 0.0
 
@@ -256,7 +257,9 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
             return await write(connection)
 
         try:
-            result = await self._database.transact(timed, shared=True, before_commit=lambda: self._check_age(began))
+            result = await self._database.transact(
+                timed, shared=True, values=values, before_commit=lambda: self._check_age(began)
+            )
         except (UnicodeEncodeError, OverflowError) as exc:  # the driver cannot even bind the value
             raise InvalidEvent(
                 Reason.REJECTED_BY_STORE, f"{self._database.where} rejects a row for its data ({type(exc).__name__})"

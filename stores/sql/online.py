@@ -39,6 +39,7 @@ class SqlOnlineStore(OnlineStore):
         parsed = StoreUrl.parse(url)
         self.url = str(parsed)
         self._dialect = dialect_of(parsed, settings, clock)
+        self.one_writer = self._dialect.one_writer
         self._database = Database(
             parsed, self._dialect, what="online store", call_timeout_s=settings.call_timeout_us / 1e6
         )
@@ -122,7 +123,9 @@ class SqlOnlineStore(OnlineStore):
             reach("in_online_batch")
             return written
 
-        return await self._database.transact(write, shared=True)
+        # Those of one batch are of one group, and so about as long; eight bytes are about a value.
+        values = len(rows) * (2 + len(rows[0].value) // 8)
+        return await self._database.transact(write, shared=True, values=values)
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment; few keys are read without leaving the event loop."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from oomstream.schemas.errors import Fenced, StoreUnavailable
 from oomstream.stores.settings import load_settings
-from oomstream.stores.sql.group_commit import MOST, GroupCommit
+from oomstream.stores.sql.group_commit import MOST, MOST_VALUES, GroupCommit
 from oomstream.stores.sql.history import SqlHistoryStore
 from oomstream.stores.testing.history_suite import append, register, topic
 from oomstream.stores.testing.samples import event, group
@@ -38,7 +38,9 @@ class Place:
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
-    def add(self, number: int, *, before_commit: Callable[[], None] = lambda: None) -> asyncio.Task[int]:
+    def add(
+        self, number: int, *, before_commit: Callable[[], None] = lambda: None, values: int = 1
+    ) -> asyncio.Task[int]:
         """Write a number; gives ten times of it. -1 raises."""
 
         async def work(connection: AsyncConnection) -> int:
@@ -47,7 +49,7 @@ class Place:
                 raise ValueError(number)
             return number * 10
 
-        return asyncio.ensure_future(self.group.run(work, before_commit))
+        return asyncio.ensure_future(self.group.run(work, before_commit, values))
 
     async def together(self, *waiting: asyncio.Task[int]) -> list[int | BaseException]:
         """Have them all wait for the lock before the first gets it."""
@@ -93,6 +95,20 @@ def test_a_transaction_has_a_bounded_number_of_writers(tmp_path: Path) -> None:
         assert await place.together(*map(place.add, numbers)) == [each * 10 for each in numbers]
         assert await place.stored() == numbers
         assert place.begun == 3
+
+    at(tmp_path, check)
+
+
+def test_a_large_batch_shares_with_nobody(tmp_path: Path) -> None:
+    """Together they write no more than one large batch does, so that a deadline is passed no sooner."""
+
+    async def check(place: Place) -> None:
+        half, more = MOST_VALUES // 2, MOST_VALUES * 4
+        writers = [(1, half), (2, half), (3, 1), (4, more), (5, 1)]
+        found = await place.together(*(place.add(number, values=values) for number, values in writers))
+        assert found == [10, 20, 30, 40, 50]
+        assert await place.stored() == [1, 2, 3, 4, 5]
+        assert place.begun == 4
 
     at(tmp_path, check)
 
