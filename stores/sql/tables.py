@@ -233,10 +233,6 @@ class HistoryTable:
         head = f"INSERT INTO {self.quoted(self.name)} ({columns}) VALUES"
         return InsertText(head, f"({places})", kept)
 
-    def row(self, event: Event, source_id: int, ingest_time_us: int) -> tuple[Plain, ...]:
-        """Parameters of `insert`."""
-        return self.rows((event,), source_id, ingest_time_us)[0]
-
     def rows(self, events: Sequence[Event], source_id: int, ingest_time_us: int) -> list[tuple[Plain, ...]]:
         """Parameters of `insert`, one row an event."""
         no_values = self.no_values
