@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -83,7 +84,7 @@ def _draw_panel(axes: Axes, series: str, measures: Mapping[Measure, Sequence[Gro
         line, grown = _LINES[measure], measures[measure]
         places = [0.0, *(place + 1 + _DODGE * (at - (len(shown) - 1) / 2) for place in range(len(grown)))]
         costs = [each.costs for each in grown]
-        medians = [1.0, *(each[len(each) // 2] for each in costs)]
+        medians = [1.0, *map(statistics.median, costs)]
         axes.plot(
             places, medians, color=line.color, linestyle=line.style, marker=line.marker, markersize=4, linewidth=1.3,
             label=line.label,
