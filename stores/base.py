@@ -144,6 +144,9 @@ class _Opened(ABC):
     url: str
     """The store's URL with its password masked, for messages."""
 
+    one_writer: bool = False
+    """Whether only one transaction can write at a time, so that a client which freezes in one stops all writers."""
+
     @abstractmethod
     async def open(self) -> None:
         """Connect.

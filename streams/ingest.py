@@ -106,6 +106,8 @@ class SourceIngest:
         self._passed = 0
         self._interrupted = False
         self._following: asyncio.Task[None] | None = None
+        # Between two batches a worker on such stores holds no lock: frozen there, it stops nobody.
+        self._one_at_a_time = history.one_writer or online.one_writer
         self._refused = RefusedLog(self._where)
 
     @property
@@ -241,6 +243,8 @@ class SourceIngest:
             except StoreUnavailable as exc:
                 await outage.wait(exc)
                 await self._backoff().call(self._take_again)
+        if self._one_at_a_time:
+            await self.settle()
         self.counts.batches += 1
 
     @property

@@ -127,6 +127,7 @@ class House:
         self.settings: Settings = load_settings(data_dir=folder, **overrides)
         self.history = UnreliableHistory(self.settings.history, self.settings)
         self.history.faults = []
+        self.history.one_writer = False  # pipelines go ahead as they do on servers
         self.online = UnreliableOnline(online_store(self.settings.online, self.settings))
         self.sink = KeptLetters()
 
