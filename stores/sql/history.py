@@ -74,7 +74,6 @@ class SqlHistoryStore(SqlRevisionStore, SqlForgettingStore, SqlRetentionStore, H
         self._monotonic = monotonic
         self._dialect = dialect_of(parsed, settings, clock)
         self.one_writer = self._dialect.one_writer
-        self.one_writer = self._dialect.one_writer
         self.transaction_limit_s = TRANSACTION_LIMIT_S + self._dialect.commit_slack_s
         self._database = Database(parsed, self._dialect, what="history store", call_timeout_s=call_timeout_s)
         self._tables = MetaTables(self._dialect)

@@ -40,7 +40,6 @@ class SqlOnlineStore(OnlineStore):
         self.url = str(parsed)
         self._dialect = dialect_of(parsed, settings, clock)
         self.one_writer = self._dialect.one_writer
-        self.one_writer = self._dialect.one_writer
         self._database = Database(
             parsed, self._dialect, what="online store", call_timeout_s=settings.call_timeout_us / 1e6
         )
