@@ -31,6 +31,7 @@ from faust.transport.drivers.aiokafka import (
 )
 from faust.transport.drivers.aiokafka import Consumer as AIOKafkaConsumer
 from faust.types import TP, ConsumerMessage
+from mode.threads import ServiceThread, WorkerThread
 
 from oomstream.agents.worker.assignment import Assignment
 from oomstream.agents.worker.batches import FetchedBatch, record_bytes
@@ -50,6 +51,9 @@ COMMIT_S = 3.0
 
 LATE_SYNC_S = 0.05
 """How long after the leader of a group on the embedded broker its other members may be, seconds."""
+
+_BEGINNING_S = 0.01
+"""How often a thread that is just beginning is looked at, seconds."""
 
 _FIRST_STEP = 16
 _LARGEST_STEP = 512
@@ -100,7 +104,29 @@ class PausingListener(ConsumerRebalanceListener):
         await super().on_partitions_assigned(assigned)
 
 
-class BatchConsumerThread(AIOKafkaConsumerThread):
+class _Thread(WorkerThread):
+    """Python does not wait for it at its own end: what Faust could not end in time holds no drained process up."""
+
+    def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+
+class EndedThread(ServiceThread):
+    """A service in a thread that can be ended at any time."""
+
+    abstract = True
+    Worker = _Thread
+
+    async def stop(self) -> None:
+        """End the thread, also one that is only beginning: mode would let that go on for ever."""
+        # It is the other thread that says so, in its own event loop: there is no event to wait for.
+        while self._thread is not None and self._thread.is_alive() and not self._started.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(_BEGINNING_S)
+        await super().stop()
+
+
+class BatchConsumerThread(EndedThread, AIOKafkaConsumerThread):
     """The consumer's thread: fetches, seeks and commits in an event loop of its own, beside the pipeline's."""
 
     consumer: BatchConsumer

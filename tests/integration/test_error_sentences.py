@@ -63,7 +63,7 @@ def test_history(cli: Cli, tidb_server: SqlServer, kafka_server: Server, url: st
         ("tikv://127.0.0.1:{free}", 1, "PD does not answer; see that PD runs and that the URL names it"),
         ("tikv://no-such-host.invalid", 1, "PD does not answer; see that PD runs and that the URL names it"),
         ("{tikv}/nobodys", 2, "is not initialised: run `oomstream init`"),
-        ("{tikv}/a?tls=true", 2, "TLS is asked for (tls), which tikv-client 0.0.4 cannot do"),
+        ("{tikv}/a?tls=true", 2, "there is no option tls; tikv:// URLs take ca, certificate and key"),
         ("tikv://me:geheim@pd", 2, "TiKV knows no users"),
     ],
 )

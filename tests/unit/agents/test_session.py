@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from oomstream.agents.broker import EmbeddedBroker
 from oomstream.agents.worker.metrics import WorkerMetrics
 from oomstream.agents.worker.session import Session
-from oomstream.agents.worker.transport import BatchConsumerThread
+from oomstream.agents.worker.transport import BatchConsumerThread, EndedThread
 from oomstream.schemas.errors import Fatal
 from oomstream.stores.settings import load_settings
 from oomstream.streams.broker import parse_broker
@@ -79,3 +80,28 @@ def test_a_thread_that_has_ended_leaves_no_coroutine_behind() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         asyncio.run(thread.run_here(asked, 1))
     assert inspect.getcoroutinestate(asked) == inspect.CORO_CLOSED
+
+
+def test_a_thread_that_is_only_beginning_is_ended_too() -> None:
+    """A worker that is stopped while its consumer's thread begins leaves no thread behind, which would go on."""
+    gate = threading.Event()
+
+    class Beginning(EndedThread):
+        def _start_thread(self) -> None:
+            gate.wait()
+            super()._start_thread()
+
+    async def scenario() -> None:
+        service = Beginning()
+        starting = asyncio.ensure_future(service.start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        stopping = asyncio.ensure_future(service.stop())
+        await asyncio.sleep(0)
+        gate.set()
+        async with asyncio.timeout(10):
+            await stopping
+        thread: Any = service._thread
+        assert not thread.is_alive()
+
+    asyncio.run(scenario())
