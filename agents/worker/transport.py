@@ -52,6 +52,9 @@ COMMIT_S = 3.0
 LATE_SYNC_S = 0.05
 """How long after the leader of a group on the embedded broker its other members may be, seconds."""
 
+_HEARTBEAT_MS = 1000
+"""How often the group's coordinator is asked at least, milliseconds."""
+
 _BEGINNING_S = 0.01
 """How often a thread that is just beginning is looked at, seconds."""
 
@@ -151,7 +154,8 @@ class BatchConsumerThread(EndedThread, AIOKafkaConsumerThread):
             fetch_max_wait_ms=options.fetch_wait_ms,
             max_partition_fetch_bytes=options.partition_fetch_bytes,
             session_timeout_ms=options.session_timeout_ms,
-            heartbeat_interval_ms=options.session_timeout_ms // 3,
+            # By its heartbeat a worker learns that another one joins or leaves: until then nobody can go on.
+            heartbeat_interval_ms=min(options.session_timeout_ms // 3, _HEARTBEAT_MS),
             rebalance_timeout_ms=options.rebalance_timeout_ms,
             max_poll_interval_ms=options.rebalance_timeout_ms,
             request_timeout_ms=options.request_timeout_ms,
