@@ -96,13 +96,12 @@ class _Batch:
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
         self.results: list[Event | InvalidEvent | Rejected | None] = [None] * len(records)
+        self.waiting: dict[_AvroForm, tuple[list[int], list[bytes]]] = {}
         self.json: tuple[list[int], list[bytes]] = ([], [])
         self.ignored_fields = 0
         self.fingerprints: set[bytes] = set()
         self.fields: set[str] = set()
         self.schema_ids: set[int] = set()
-
-        self.waiting: dict[_AvroForm, tuple[list[int], list[bytes]]] = {}
 
     def wait(self, form: _AvroForm, at: int, body: bytes) -> None:
         waiting = self.waiting.get(form)

@@ -118,8 +118,8 @@ def test_a_page_evaluates_only_times(tidb_server: SqlServer) -> None:
         assert not re.search(r"\.(k|j|_source|_sequence)\b", left)
 
 
-def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text of usual length costs no statement beside its pages' own: their sizes are not asked for."""
+def _noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements of our own that are asked in a cut from now on, as they come."""
     asked: list[str] = []
     rows_of = mysql_reads._Transaction.rows
 
@@ -127,13 +127,20 @@ def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyP
         asked.append(sql)
         return await rows_of(self, sql, calls)
 
+    monkeypatch.setattr(mysql_reads._Transaction, "rows", noted)
+    return asked
+
+
+def test_pages_are_read_once(tidb_server: SqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text of usual length costs no statement beside its pages' own: their sizes are not asked for."""
+
     async def check() -> None:
         async with SqlHistoryStore(tidb_server.fresh_database(), load_settings()) as store:
             await store.init()
             [mine] = await register(store, group(features={"s": ["null", "string"]}))
             source = await store.claim(topic())
             await append(store, source, mine, *(event(at, "a", at, "x" * (at % 50)) for at in range(_ROWS)))
-            monkeypatch.setattr(mysql_reads._Transaction, "rows", noted)
+            asked = _noted(monkeypatch)
             async with store.cut() as cut:
                 asked.clear()
                 tables = [table async for table in cut.scan(mine, ["s"], batch_rows=1_000)]
@@ -150,12 +157,6 @@ def test_longer_text_comes_in_smaller_pages(
     """Text for which a page is too large has it made smaller, and is measured only if that does not do."""
     monkeypatch.setattr(mysql_reads, "PAGE_BYTES", 200_000)
     monkeypatch.setattr(mysql_reads, "_MEASURED_ROWS", 250)
-    asked: list[str] = []
-    rows_of = mysql_reads._Transaction.rows
-
-    async def noted(self: Any, sql: str, calls: int = 1) -> Any:
-        asked.append(sql)
-        return await rows_of(self, sql, calls)
 
     async def check() -> None:
         async with SqlHistoryStore(tidb_server.fresh_database(), load_settings()) as store:
@@ -164,7 +165,7 @@ def test_longer_text_comes_in_smaller_pages(
             source = await store.claim(topic())
             texts = ["x" * (length if at in (2_500, 3_100) else 1) for at in range(_ROWS)]
             await append(store, source, mine, *(event(at, "a", at, text) for at, text in enumerate(texts)))
-            monkeypatch.setattr(mysql_reads._Transaction, "rows", noted)
+            asked = _noted(monkeypatch)
             async with store.cut() as cut:
                 tables = [table async for table in cut.scan(mine, ["s"], batch_rows=1_000)]
             assert [text for table in tables for text in table["s"].to_pylist()] == texts
